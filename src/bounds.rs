@@ -1,0 +1,72 @@
+//! Every fixed bound of the server, in one place, related to each other by assertions at compile time.
+//!
+//! A bound that an operator may change is a key of `[limits]` (see `config`); its default stands there. The bounds
+//! here are part of the design: each says what happens when it is reached.
+
+/// Workers in one process. One bit of a pipe's interest word each. More: configuration error.
+pub const WORKERS_MAX: usize = 64;
+
+/// Bytes of a request head (request line and headers). Longer: 431.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header lines of a request head. More: 431.
+pub const HEAD_LINES_MAX: usize = 100;
+/// Bytes of a PROXY protocol header (v1 at most 107; v2 16 + addresses and TLVs). Longer: the connection ends.
+pub const PROXY_HEADER_BYTES_MAX: usize = 536;
+/// Connections between accept and welcome, per process. More: the oldest silent one is closed.
+pub const HANDSHAKES_PENDING_MAX: usize = 4096;
+/// The same for one address (IPv6: one /64), trusted proxies apart. More: that address's oldest one is closed, once it
+/// has been silent for [`HANDSHAKE_GRACE_MS`].
+pub const HANDSHAKES_PENDING_PER_IP_MAX: usize = 64;
+/// A handshake younger than this is not closed to make room for another of its address, in milliseconds.
+pub const HANDSHAKE_GRACE_MS: u64 = 1_000;
+
+/// Bytes of a pipe's name. Longer: `INVALID`.
+pub const PIPE_NAME_BYTES_MAX: usize = 200;
+/// Bytes of an event's name. Longer: `INVALID`.
+pub const EVENT_NAME_BYTES_MAX: usize = 100;
+/// Bytes of a message's `id` when it is a string. Longer: the message is malformed.
+pub const MESSAGE_ID_BYTES_MAX: usize = 64;
+/// Pipes in one `subscribe` or `unsubscribe`. More: `INVALID`.
+pub const BATCH_PIPES_MAX: usize = 256;
+/// Names in the `events` list of one `subscribe`. More: `INVALID`.
+pub const EVENT_LIST_MAX: usize = 64;
+/// Nesting of a client's JSON. Deeper: `INVALID`.
+pub const JSON_DEPTH_MAX: usize = 128;
+/// Bytes of a user, tenant, organisation, team, role, session or token id. Longer: the answer is malformed.
+pub const IDENTITY_BYTES_MAX: usize = 256;
+/// Explicit grants of one connection. More: the answer is malformed.
+pub const GRANTS_MAX: usize = 10_000;
+/// Grants listed in a `welcome`. More: `pipes_truncated`.
+pub const GRANTS_LISTED_MAX: usize = 1_000;
+/// Resolved names that one connection remembers without being subscribed to them. More: the oldest is forgotten.
+pub const RESOLVED_NAMES_MAX: usize = 32;
+/// Pipes known to the process at one time (subscribed, or named by a grant that was used). More: `TOO_MANY`.
+pub const PIPES_MAX: usize = 4_000_000;
+
+/// Entries of one ring of the mesh. Full: the publish stays unparsed and its connection pauses.
+pub const RING_ENTRIES: usize = 1024;
+/// Entries taken from the rings before sockets are looked at again.
+pub const RING_ENTRIES_PER_TICK: usize = 256;
+/// Writes started before anything else is looked at again.
+pub const WRITES_PER_SLICE: usize = 256;
+/// Bytes gathered into one write. One frame that is longer goes alone.
+pub const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes waiting to be sent, per worker. More: the connection with the longest queue is closed as too slow (4413).
+pub const WORKER_QUEUE_BYTES_MAX: usize = 1 << 30;
+/// Bytes of unfinished messages, per worker. More: the connection holding most is closed (1009).
+pub const WORKER_ASSEMBLY_BYTES_MAX: usize = 256 << 20;
+/// A message that was begun must be complete within this time, in milliseconds. Later: 4408.
+pub const MESSAGE_UNFINISHED_MS_MAX: u64 = 30_000;
+
+/// Between our close frame and the end of the socket, in milliseconds, where the peer does not answer.
+pub const CLOSE_WAIT_MS: u64 = 1_000;
+/// A worker looks at its rings at least this often, in milliseconds, whatever the doorbell says.
+pub const SWEEP_MS: u64 = 1_000;
+/// A message may wait this long for its rate before it is refused, in milliseconds.
+pub const SLOW_MS_MAX: u64 = 1_000;
+
+const _: () = assert!(WORKERS_MAX <= u64::BITS as usize, "interest is one bit per worker in one word");
+const _: () = assert!(RING_ENTRIES.is_power_of_two());
+const _: () = assert!(PROXY_HEADER_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(HANDSHAKES_PENDING_PER_IP_MAX < HANDSHAKES_PENDING_MAX);
+const _: () = assert!(GRANTS_LISTED_MAX <= GRANTS_MAX);

@@ -1,0 +1,211 @@
+//! The configuration while it is being read, and the checks that look at more than one key.
+//!
+//! Invariant: a [`Config`] leaves this file only where no finding is an error.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::finding::{Findings, Place};
+use super::types::{Auth, Config, Edge, KeySource, Limits, PipeDefinition, Rates, TokenSettings};
+use crate::auth::token::Verifier;
+use crate::protocol::names::Template;
+
+/// Bytes of `hmac_secret`. Fewer: error.
+const SECRET_BYTES_MIN: usize = 16;
+/// Bytes of `hmac_secret` that its hash deserves (RFC 7518 §3.2). Fewer: warning.
+const SECRET_BYTES_ADVISED: usize = 32;
+/// Bytes of a key file. More: error.
+const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Pipe definitions; each unknown name is compared with them in order. More: error.
+const DEFINITIONS_MAX: usize = 4096;
+
+/// What has been read so far, over the defaults.
+pub(super) struct Draft {
+    pub edge: Edge,
+    pub workers: u32,
+    pub auth: Auth,
+    pub token: TokenDraft,
+    pub limits: Limits,
+    /// The definition that is being read.
+    pub pipe: PipeDraft,
+    pipes: Vec<PipeDefinition>,
+    /// Where each known key and section was given. Of keys in definitions: the last.
+    pub places: HashMap<String, Place>,
+}
+
+/// `[auth.token]` before its key is chosen.
+#[derive(Default)]
+pub(super) struct TokenDraft {
+    pub hmac_secret: Option<String>,
+    pub public_key_file: Option<String>,
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+    pub leeway_s: u32,
+    pub require_exp: bool,
+}
+
+/// The rights of one definition.
+#[derive(Default)]
+pub(super) struct PipeDraft {
+    pub subscribe: bool,
+    pub publish: bool,
+    pub presence: bool,
+    pub public: bool,
+}
+
+impl Draft {
+    /// The defaults, for `workers` workers.
+    pub fn new(workers: u32) -> Draft {
+        Draft {
+            edge: Edge::new(workers as usize),
+            workers,
+            auth: Auth::default(),
+            token: TokenDraft::default(),
+            limits: Limits::default(),
+            pipe: PipeDraft::default(),
+            pipes: Vec::new(),
+            places: HashMap::new(),
+        }
+    }
+
+    /// Ends the definition whose keys are in `pipe`. `key` is its full name, `text` the name of the pipe.
+    pub fn end_pipe(&mut self, text: &str, key: &str, place: &Place, findings: &mut Findings) {
+        let PipeDraft { subscribe, publish, presence, public } = std::mem::take(&mut self.pipe);
+        match Template::parse(text) {
+            Err(why) => findings.error(place, key, why.to_string()),
+            Ok(_) if self.pipes.len() == DEFINITIONS_MAX => {
+                findings.error(
+                    place,
+                    "pipe",
+                    format!("there are more than {DEFINITIONS_MAX} definitions; use captures"),
+                );
+            }
+            Ok(name) => {
+                let line = place.line;
+                self.pipes.push(PipeDefinition { name, subscribe, publish, presence, public, line });
+            }
+        }
+    }
+
+    /// The configuration, unless something was or is wrong. Files are relative to `dir` (D13).
+    pub fn finish(mut self, dir: &Path, findings: &mut Findings) -> Option<Config> {
+        self.check_bytes(findings);
+        self.check_queue(findings);
+        if let Some(section) = self.places.get("auth.token").cloned() {
+            self.auth.token = self.token(&section, dir, findings);
+        }
+        self.edge.workers = self.workers as usize;
+        let Draft { edge, auth, limits, pipes, places, .. } = self;
+        let config = Config { edge, auth, limits, pipes };
+        super::lint::lint(&config, &places, findings);
+        (!findings.has_errors()).then_some(config)
+    }
+
+    /// A message of the full size must be able to pass (A8).
+    fn check_bytes(&self, findings: &mut Findings) {
+        let message_bytes = self.limits.message_bytes;
+        let both: [(&str, &Rates); 2] =
+            [("limits.bytes", &self.limits.rates), ("limits.per_user.bytes", &self.limits.per_user)];
+        for (key, rates) in both {
+            let Some(rate) = rates.bytes.filter(|rate| rate.burst < f64::from(message_bytes)) else { continue };
+            let Some(place) = self.places.get(key).or(self.places.get("limits.message_bytes")) else { continue };
+            let message = format!(
+                "its burst of {} is below limits.message_bytes ({message_bytes}), so that a long message could never \
+                 pass; write a burst of at least {message_bytes}, or lower message_bytes",
+                rate.burst
+            );
+            findings.error(place, key, message);
+        }
+    }
+
+    fn check_queue(&self, findings: &mut Findings) {
+        let Limits { queue_bytes, message_bytes, .. } = self.limits;
+        let place = self.places.get("limits.queue_bytes").or(self.places.get("limits.message_bytes"));
+        if let (true, Some(place)) = (queue_bytes < message_bytes, place) {
+            let message = format!(
+                "{queue_bytes} is below limits.message_bytes ({message_bytes}): one message of the full size is too \
+                 much for every receiver; write at least {message_bytes}, or lower message_bytes"
+            );
+            findings.warning(place, "limits.queue_bytes", message);
+        }
+    }
+
+    fn token(&mut self, section: &Place, dir: &Path, findings: &mut Findings) -> Option<TokenSettings> {
+        let token = std::mem::take(&mut self.token);
+        let (name, key) = match (token.hmac_secret, token.public_key_file) {
+            (Some(secret), None) => ("auth.token.hmac_secret", self.hmac_secret(secret, findings)?),
+            (None, Some(file)) => ("auth.token.public_key_file", self.public_key(&file, dir, findings)?),
+            (Some(_), Some(_)) => {
+                let message = "hmac_secret and public_key_file are both given; keep exactly one of them";
+                findings.error(section, "auth.token", message);
+                return None;
+            }
+            (None, None) => {
+                let tried = ["auth.token.hmac_secret", "auth.token.public_key_file", "auth.token.jwks_url"];
+                if !tried.iter().any(|key| self.places.contains_key(*key)) {
+                    let message = "there is no key to verify tokens with; write hmac_secret or public_key_file";
+                    findings.error(section, "auth.token", message);
+                }
+                return None;
+            }
+        };
+        let settings = TokenSettings {
+            key,
+            issuer: token.issuer,
+            audience: token.audience,
+            leeway_s: token.leeway_s,
+            require_exp: token.require_exp,
+        };
+        match Verifier::new(&settings) {
+            Ok(_) => Some(settings),
+            Err(why) => {
+                findings.error(self.place(name, section), name, why.to_string());
+                None
+            }
+        }
+    }
+
+    fn hmac_secret(&self, secret: String, findings: &mut Findings) -> Option<KeySource> {
+        let key = "auth.token.hmac_secret";
+        let place = &self.places[key];
+        match secret.len() {
+            length if length < SECRET_BYTES_MIN => {
+                let message = format!(
+                    "a secret of {length} bytes can be guessed; write at least {SECRET_BYTES_MIN} bytes, better \
+                     {SECRET_BYTES_ADVISED} random ones"
+                );
+                findings.error(place, key, message);
+                return None;
+            }
+            length if length < SECRET_BYTES_ADVISED => {
+                let message = format!("{length} bytes are few for a secret; write at least {SECRET_BYTES_ADVISED}");
+                findings.warning(place, key, message);
+            }
+            _ => {}
+        }
+        Some(KeySource::HmacSecret(secret.into_bytes()))
+    }
+
+    fn public_key(&self, file: &str, dir: &Path, findings: &mut Findings) -> Option<KeySource> {
+        let key = "auth.token.public_key_file";
+        let path = dir.join(file);
+        let read = std::fs::metadata(&path).and_then(|metadata| {
+            if metadata.len() > KEY_FILE_BYTES_MAX {
+                return Err(std::io::Error::other(format!("it is longer than {KEY_FILE_BYTES_MAX} bytes")));
+            }
+            std::fs::read(&path)
+        });
+        match read {
+            Ok(pem) => Some(KeySource::PublicKeyPem(pem)),
+            Err(why) => {
+                let message = format!("{} cannot be read ({why}); write the path of a PEM file", path.display());
+                findings.error(&self.places[key], key, message);
+                None
+            }
+        }
+    }
+
+    fn place<'p>(&'p self, key: &str, otherwise: &'p Place) -> &'p Place {
+        self.places.get(key).unwrap_or(otherwise)
+    }
+}

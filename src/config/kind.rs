@@ -1,0 +1,88 @@
+//! What a key is: the columns of the table in `keys`.
+//!
+//! Invariant: a kind carries the place in the draft that its value goes to, so that a key can neither be read under
+//! another name nor be forgotten.
+
+use std::net::SocketAddr;
+
+use super::draft::Draft;
+use super::types::{Rate, WhenSlow};
+use crate::protocol::peer::{Networks, Origins};
+
+/// Largest `limits.message_bytes`, in bytes. More: configuration error.
+pub(super) const MESSAGE_BYTES_MAX: u32 = 64 << 20;
+/// Largest `limits.queue_bytes`, in bytes. More: configuration error.
+pub(super) const QUEUE_BYTES_MAX: u32 = 1 << 30;
+
+const _: () = assert!(QUEUE_BYTES_MAX as usize <= crate::bounds::WORKER_QUEUE_BYTES_MAX);
+const _: () = assert!((MESSAGE_BYTES_MAX as usize) * 4 <= crate::bounds::WORKER_ASSEMBLY_BYTES_MAX);
+
+/// One key.
+pub(super) struct Key {
+    /// Full name; `*` for any name.
+    pub path: &'static str,
+    /// What it accepts, and where that goes.
+    pub kind: Kind,
+    /// The default as TOML; empty where there is none.
+    pub default: &'static str,
+    /// One line for the reference.
+    pub doc: &'static str,
+}
+
+/// Where the value of a key goes.
+pub(super) type Field<T> = fn(&mut Draft) -> &mut T;
+
+/// What a key accepts.
+pub(super) enum Kind {
+    /// A boolean.
+    Flag(Field<bool>),
+    /// An integer from the first to the second number.
+    Number(u32, u32, Field<u32>),
+    /// An integer up to the number; 0 stands for the number itself, the most that the server supports.
+    Size(u32, Field<u32>),
+    /// A string that is not empty.
+    Text(Field<Option<String>>),
+    /// The same, never quoted in a message.
+    Secret(Field<Option<String>>),
+    /// `"close"` or `"drop_oldest"`.
+    WhenSlow(Field<WhenSlow>),
+    /// One `"address:port"` or an array of them.
+    Addresses(Field<Vec<SocketAddr>>),
+    /// One origin, an array of them, or `"*"`.
+    Origins(Field<Origins>),
+    /// One network or an array of them.
+    Networks(Field<Networks>),
+    /// `{ per_s, burst }`; `per_s = 0` is off.
+    Rate(Field<Option<Rate>>),
+    /// A right of a pipe definition: a boolean in this version.
+    Right(Field<bool>),
+    /// A key of the protocol that restricts or decides, and that this version does not have. It is refused, because a
+    /// restriction must never be passed over in silence. The text says what to do instead.
+    Refused(&'static str),
+    /// A key of the protocol that only adds a surface, and that this version does not have: a warning.
+    Idle,
+}
+
+impl Kind {
+    /// What it accepts, in words.
+    pub fn accepts(&self) -> String {
+        match self {
+            Kind::Flag(_) | Kind::Right(_) => "`true` or `false`".to_owned(),
+            Kind::Number(least, most, _) => format!("an integer from {least} to {most}"),
+            Kind::Size(most, _) => format!("an integer from 1 to {most}; 0 = {most}"),
+            Kind::Text(_) => "a string".to_owned(),
+            Kind::Secret(_) => "a string of at least 16 bytes".to_owned(),
+            Kind::WhenSlow(_) => "`\"close\"` or `\"drop_oldest\"`".to_owned(),
+            Kind::Addresses(_) => "`\"address:port\"`, or an array of them".to_owned(),
+            Kind::Origins(_) => "`\"scheme://host\"`, an array of them, or `\"*\"`".to_owned(),
+            Kind::Networks(_) => "`\"address/prefix\"`, or an array of them".to_owned(),
+            Kind::Rate(_) => "`{ per_s = number, burst = number }`".to_owned(),
+            Kind::Refused(_) | Kind::Idle => String::new(),
+        }
+    }
+
+    /// Whether the value is text, so that anything an environment variable holds is taken as it is.
+    pub fn is_text(&self) -> bool {
+        matches!(self, Kind::Text(_) | Kind::Secret(_))
+    }
+}

@@ -1,0 +1,32 @@
+//! Text → typed configuration.
+//!
+//! ```text
+//! file ──► tree ──┐                         keys (the one table) ──► reference (docs/configuration.md)
+//! environment ────┼─► load (the walk) ──► value ──► draft ──► lint ──► types::Config
+//! flags ──────────┘        │                          │
+//!                          └────────► findings ◄──────┘
+//! ```
+//!
+//! Invariant: a [`Config`] is complete and in range, or there is none and the [`Finding`]s say why, all of them. Only
+//! `types` is PURE; `load` and `draft` read files.
+
+mod draft;
+mod environment;
+mod finding;
+mod keys;
+mod kind;
+mod lint;
+mod load;
+mod lookup;
+mod reference;
+mod tree;
+mod types;
+mod value;
+
+pub use finding::{Finding, Severity};
+pub use load::{Flag, Loaded, load, load_with_flags, parse};
+pub use reference::reference;
+pub use types::*;
+
+#[cfg(test)]
+mod tests;

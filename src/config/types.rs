@@ -1,0 +1,234 @@
+//! The typed configuration: what the rest of the server reads.
+//!
+//! Invariant: a value of these types that came from `load` or `parse` is complete and in range; nobody checks it
+//! again. PURE: the types alone know no file, clock or environment. Units stand in the names (`_s` seconds, `_bytes`
+//! bytes). Defaults are the ones of PROTOCOL.md §6 and rulings C2 and C32.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::protocol::names::Template;
+use crate::protocol::peer::{Networks, Origins};
+
+/// Everything that one process is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[edge]`: where clients connect.
+    pub edge: Edge,
+    /// `[auth]`: who may connect.
+    pub auth: Auth,
+    /// `[limits]`: how much anybody may use.
+    pub limits: Limits,
+    /// `[pipe."…"]` in the order of the file; the first that matches a name decides (F20).
+    pub pipes: Vec<PipeDefinition>,
+}
+
+impl Config {
+    /// The defaults, for `workers` workers (1 to `bounds::WORKERS_MAX`).
+    pub fn new(workers: usize) -> Config {
+        Config { edge: Edge::new(workers), auth: Auth::default(), limits: Limits::default(), pipes: Vec::new() }
+    }
+}
+
+/// `[edge]`: the listeners that clients connect to.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// Addresses to listen on; never empty, none twice.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads, 1 to `bounds::WORKERS_MAX`.
+    pub workers: usize,
+    /// Which web pages may connect.
+    pub origins: Origins,
+    /// Peers whose `X-Forwarded-For` and PROXY protocol are believed.
+    pub trusted_proxies: Networks,
+    /// Seconds between pings, at least 1.
+    pub ping_s: u32,
+    /// Seconds over which connections are let go when the server drains; 0 means at once.
+    pub drain_s: u32,
+    /// Seconds that a handshake may take, at least 1 (B29).
+    pub handshake_s: u32,
+}
+
+impl Edge {
+    /// The defaults, for `workers` workers.
+    pub fn new(workers: usize) -> Edge {
+        Edge {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))],
+            workers,
+            origins: Origins::SameHost,
+            trusted_proxies: Networks::default(),
+            ping_s: 25,
+            drain_s: 30,
+            handshake_s: 10,
+        }
+    }
+}
+
+/// `[auth]`: who may connect. The default lets nobody in.
+#[derive(Clone, Debug, Default)]
+pub struct Auth {
+    /// Whether a connection without a token is served, as nobody.
+    pub anonymous: bool,
+    /// `[auth.token]`; without it every token is refused (A3).
+    pub token: Option<TokenSettings>,
+}
+
+/// `[auth.token]`: how tokens are verified.
+#[derive(Clone, Debug)]
+pub struct TokenSettings {
+    /// The key; the algorithms allowed follow from it (B10).
+    pub key: KeySource,
+    /// `iss` that a token must carry.
+    pub issuer: Option<String>,
+    /// `aud` that a token must name; without it a token that names any is refused (B7).
+    pub audience: Option<String>,
+    /// Seconds of tolerance for `exp` and `nbf`.
+    pub leeway_s: u32,
+    /// Whether a token without `exp` is refused (B6).
+    pub require_exp: bool,
+}
+
+/// Where the key of `[auth.token]` came from: exactly one source (B10).
+#[derive(Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// `hmac_secret`, at least 16 bytes: HS256, HS384, HS512.
+    HmacSecret(Vec<u8>),
+    /// What `public_key_file` holds: RSA, P-256 or Ed25519, in PEM.
+    PublicKeyPem(Vec<u8>),
+}
+
+/// Names the kind of key and nothing of the key: a configuration may end in a log.
+impl fmt::Debug for KeySource {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            KeySource::HmacSecret(_) => "HmacSecret(…)",
+            KeySource::PublicKeyPem(_) => "PublicKeyPem(…)",
+        })
+    }
+}
+
+/// `[limits]`. In the counts of connections and handshakes 0 means no limit; in `message_bytes`, `subscriptions` and
+/// `queue_bytes` a 0 of the file has already become the largest value the server supports.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Connections in all; 0 = no limit.
+    pub connections: u32,
+    /// Connections of one address (IPv6: one /64); 0 = no limit.
+    pub connections_per_ip: u32,
+    /// Connections of one (tenant, user); 0 = no limit.
+    pub connections_per_user: u32,
+    /// Connections of one tenant; 0 = no limit.
+    pub connections_per_tenant: u32,
+    /// Handshakes per second, of the whole server (B23); 0 = no limit.
+    pub handshakes_per_s: u32,
+    /// Bytes of one message after reassembly; never 0.
+    pub message_bytes: u32,
+    /// Subscriptions of one connection; never 0.
+    pub subscriptions: u32,
+    /// Bytes waiting to be sent to one connection; never 0.
+    pub queue_bytes: u32,
+    /// What happens when `queue_bytes` is reached.
+    pub when_slow: WhenSlow,
+    /// Rates of one connection.
+    pub rates: Rates,
+    /// Rates summed over the connections of one (tenant, user).
+    pub per_user: Rates,
+    /// Seconds that a connection may stay over a rate before it is closed (4429); 0 closes at the first refusal (C31).
+    pub throttle_s: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 100_000,
+            connections_per_ip: 0,
+            connections_per_user: 0,
+            connections_per_tenant: 0,
+            handshakes_per_s: 0,
+            message_bytes: 65_536,
+            subscriptions: 256,
+            queue_bytes: 1_048_576,
+            when_slow: WhenSlow::Close,
+            rates: Rates::per_connection(),
+            per_user: Rates::default(),
+            throttle_s: 10,
+        }
+    }
+}
+
+/// What happens to a connection whose outgoing queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenSlow {
+    /// It is closed with 4413.
+    Close,
+    /// Its oldest events are dropped, and it is told how many (`lagged`).
+    DropOldest,
+}
+
+/// A token bucket: `per_s` units come each second, at most `burst` are kept. Both finite; `per_s` above 0, `burst` at
+/// least 1. The unit is one message, for `bytes` one byte.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// Units per second.
+    pub per_s: f64,
+    /// Most units kept.
+    pub burst: f64,
+}
+
+/// One rate for each kind of message; `None` is off. The default has them all off.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// Every inbound message, whatever its type (C2).
+    pub message: Option<Rate>,
+    /// `publish`.
+    pub publish: Option<Rate>,
+    /// `subscribe`.
+    pub subscribe: Option<Rate>,
+    /// `presence`.
+    pub presence: Option<Rate>,
+    /// `refresh`.
+    pub refresh: Option<Rate>,
+    /// `action`.
+    pub action: Option<Rate>,
+    /// `enqueue`.
+    pub enqueue: Option<Rate>,
+    /// `push`.
+    pub push: Option<Rate>,
+    /// Bytes of inbound messages. Its burst is never below `Limits::message_bytes` (A8).
+    pub bytes: Option<Rate>,
+}
+
+impl Rates {
+    /// The defaults of one connection (C2, C32).
+    pub fn per_connection() -> Rates {
+        let usual = Some(Rate { per_s: 50.0, burst: 100.0 });
+        Rates {
+            message: Some(Rate { per_s: 100.0, burst: 200.0 }),
+            publish: usual,
+            subscribe: usual,
+            presence: usual,
+            refresh: Some(Rate { per_s: 1.0, burst: 5.0 }),
+            action: usual,
+            enqueue: usual,
+            push: usual,
+            bytes: Some(Rate { per_s: 1_048_576.0, burst: 4_194_304.0 }),
+        }
+    }
+}
+
+/// One `[pipe."…"]`: what every connection may do on the pipes whose name matches, beside its explicit grants.
+#[derive(Clone, Debug)]
+pub struct PipeDefinition {
+    /// The name, compiled.
+    pub name: Template,
+    /// May receive.
+    pub subscribe: bool,
+    /// May send.
+    pub publish: bool,
+    /// May see who is there.
+    pub presence: bool,
+    /// Meant to be open: silences the lint and grants nothing (A7).
+    pub public: bool,
+    /// Line of the file, from 1.
+    pub line: u32,
+}

@@ -1,0 +1,224 @@
+//! The process: threads for the workers, signals for the main thread, and how it ends.
+//!
+//! SIGTERM or SIGINT drains (G1); a second one ends the process at once. SIGUSR1 writes every worker's counters into
+//! the log. A worker that fails ends the process: a supervisor restarts it and clients reconnect (ARCHITECTURE.md,
+//! Panics).
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::bounds::RING_ENTRIES;
+use crate::config::Config;
+use crate::mesh::doorbell::Bell;
+use crate::mesh::port::mesh;
+use crate::shard::shared::{Settings, Shared};
+use crate::worker::engine::Backend;
+use crate::worker::{Clock, EventFd, Handoffs, Listeners, Orders, Parts, listen};
+
+/// Exit code when the server could not do its work.
+const EXIT_FAILED: u8 = 1;
+/// Exit code where the configuration is wrong.
+const EXIT_WRONG: u8 = 2;
+
+/// Runs the server until it is told to stop.
+pub fn serve(config: Config) -> ExitCode {
+    match Settings::new(config) {
+        Ok(settings) => run(settings, |_| {}),
+        Err(error) => {
+            tracing::error!("auth.token: {error}");
+            ExitCode::from(EXIT_WRONG)
+        }
+    }
+}
+
+/// Runs a server with these settings. `started` is told the addresses once every worker accepts.
+pub fn run(settings: Settings, started: impl FnOnce(&[SocketAddr])) -> ExitCode {
+    match start(settings) {
+        Ok(server) => {
+            for address in &server.addresses {
+                tracing::info!("listening on {address}");
+            }
+            started(&server.addresses);
+            server.supervise()
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// A running server.
+struct Server {
+    shared: Arc<Shared>,
+    orders: Arc<Orders>,
+    bells: Vec<Arc<EventFd>>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    addresses: Vec<SocketAddr>,
+}
+
+fn start(settings: Settings) -> Result<Server, String> {
+    block_signals();
+    let edge = &settings.config.edge;
+    let (workers, addresses) = (edge.workers, edge.listen.clone());
+    let listeners =
+        listen(&addresses, workers).map_err(|(address, error)| format!("cannot listen on {address}: {error}"))?;
+    let addresses = listeners.first().map(Listeners::addresses).unwrap_or_default();
+    let seed = getrandom::u64().map_err(|error| format!("no randomness from the system: {error}"))?;
+    let bells = (0..workers)
+        .map(|_| EventFd::new())
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(|error| format!("cannot make an eventfd: {error}"))?;
+    let rings = bells.iter().map(|bell| {
+        let bell = bell.clone();
+        Box::new(move || bell.ring()) as Box<dyn Bell>
+    });
+    let ports = mesh(rings.collect(), RING_ENTRIES);
+    let shared = Shared::new(settings, seed);
+    let orders = Arc::new(Orders::default());
+    let handoffs = Handoffs::new(workers);
+    let clock = Clock::start();
+    let cpus = allowed_cpus();
+    let mut threads = Vec::with_capacity(workers);
+    for (worker, (port, listeners)) in ports.into_iter().zip(listeners).enumerate() {
+        let parts = Parts {
+            shared: shared.clone(),
+            port,
+            bell: bells[worker].clone(),
+            listeners,
+            handoffs: handoffs.clone(),
+            orders: orders.clone(),
+            clock,
+            backend: backend(),
+        };
+        let cpu = cpus.get(worker % cpus.len().max(1)).copied();
+        let thread = std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
+            if let Some(cpu) = cpu {
+                pin(cpu);
+            }
+            crate::worker::run(parts)
+        });
+        threads.push(thread.map_err(|error| format!("cannot start worker {worker}: {error}"))?);
+    }
+    Ok(Server { shared, orders, bells, workers: threads, addresses })
+}
+
+impl Server {
+    /// Waits for signals and for the workers.
+    fn supervise(mut self) -> ExitCode {
+        let mut draining = false;
+        loop {
+            match wait_for_signal(Duration::from_millis(100)) {
+                Some(libc::SIGTERM | libc::SIGINT) if draining => {
+                    tracing::warn!("told to stop again: exiting at once");
+                    return ExitCode::from(EXIT_FAILED);
+                }
+                Some(libc::SIGTERM | libc::SIGINT) => {
+                    let drain_s = self.shared.settings.config.edge.drain_s;
+                    tracing::info!("draining: connections are let go within {drain_s} s");
+                    draining = true;
+                    self.shared.drain();
+                    self.ring_all();
+                }
+                Some(libc::SIGUSR1) => {
+                    self.orders.reports.fetch_add(1, Relaxed);
+                    self.ring_all();
+                }
+                Some(libc::SIGHUP) => {
+                    tracing::warn!("this version cannot reload its configuration: restart it instead")
+                }
+                _ => {}
+            }
+            if let Some(code) = self.ended() {
+                return code;
+            }
+        }
+    }
+
+    fn ring_all(&self) {
+        self.bells.iter().for_each(|bell| bell.ring());
+    }
+
+    /// The exit code, once a worker has failed or all have ended.
+    fn ended(&mut self) -> Option<ExitCode> {
+        while let Some(place) = self.workers.iter().position(JoinHandle::is_finished) {
+            match self.workers.swap_remove(place).join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!("a worker failed: {error}");
+                    return Some(ExitCode::from(EXIT_FAILED));
+                }
+                Err(_) => return Some(ExitCode::from(EXIT_FAILED)),
+            }
+        }
+        self.workers.is_empty().then_some(ExitCode::SUCCESS)
+    }
+}
+
+/// The variable that chooses epoll although io_uring may be there: `epoll`.
+const BACKEND_VARIABLE: &str = "PIPEWARD_BACKEND";
+
+fn backend() -> Backend {
+    match std::env::var(BACKEND_VARIABLE).as_deref() {
+        Ok("epoll") => Backend::Epoll,
+        _ => Backend::Uring,
+    }
+}
+
+fn signals() -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set, sigaddset then changes it.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP] {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        set.assume_init()
+    }
+}
+
+/// Threads started from now on leave the signals to [`wait_for_signal`].
+fn block_signals() {
+    let set = signals();
+    // SAFETY: the set is initialised; the old mask is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
+fn wait_for_signal(most: Duration) -> Option<i32> {
+    let set = signals();
+    let timeout = libc::timespec { tv_sec: most.as_secs() as libc::time_t, tv_nsec: i64::from(most.subsec_nanos()) };
+    // SAFETY: set and timeout are initialised; no information about the signal is asked for.
+    let signal = unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const timeout) };
+    (signal > 0).then_some(signal)
+}
+
+/// The cores that this process may run on.
+fn allowed_cpus() -> Vec<usize> {
+    let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
+    // SAFETY: the kernel writes at most the size given into the set, which is zeroed and so valid either way.
+    let (result, set) = unsafe {
+        let result = libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr());
+        (result, set.assume_init())
+    };
+    if result != 0 {
+        return Vec::new();
+    }
+    // SAFETY: the index is below the size of the set.
+    (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
+}
+
+/// Pins the calling thread. A refusal is no fault: the thread runs wherever the kernel likes.
+fn pin(cpu: usize) {
+    // SAFETY: a zeroed set is an empty one; the index comes from the kernel's own set.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
+    }
+}

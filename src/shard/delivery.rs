@@ -1,0 +1,125 @@
+//! From one event to everybody who may see it: here, and on other workers.
+//!
+//! Delivery is decided once, at the moment at which this worker takes the event from its ring or accepts its own
+//! client's publish (INVARIANTS 8): whoever stands in the pipe's list then gets it. The fan-out of one event is not
+//! interrupted: it costs a few nanoseconds for each subscriber, the writes that follow are what takes time, and those
+//! go in slices.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Shard;
+use super::input::Now;
+use super::outbox::{Frame, Pushed};
+use super::pipes::PipeId;
+use crate::bounds::RING_ENTRIES_PER_TICK;
+use crate::mesh::registry::Pipe;
+use crate::protocol::encode;
+
+/// What crosses from worker to worker.
+pub enum Parcel {
+    /// An event that was accepted on another worker.
+    Event {
+        /// The process-wide pipe.
+        pipe: Pipe,
+        /// The encoded frame.
+        bytes: Arc<[u8]>,
+    },
+}
+
+impl Shard {
+    /// Takes entries from the rings, then lets those try again who wait for room.
+    pub(super) fn rings(&mut self, now: Now) {
+        for _ in 0..RING_ENTRIES_PER_TICK {
+            let Some((_, parcel)) = self.port.pop() else { break };
+            match parcel {
+                Parcel::Event { pipe, bytes } => {
+                    self.counters.events_from_workers += 1;
+                    if let Some(id) = self.pipes.find_global(&pipe) {
+                        self.deliver_shared(id, bytes, None);
+                    }
+                }
+            }
+            if !self.too_slow.is_empty() {
+                self.close_too_slow(now);
+            }
+        }
+        self.retry_stalled(now);
+    }
+
+    /// Those that wait for room in a ring that has some again try again, oldest first, until it is full again.
+    fn retry_stalled(&mut self, now: Now) {
+        let mut relieved = if self.stalled.is_empty() { 0 } else { self.port.relieved() };
+        for _ in 0..self.stalled.len() {
+            if relieved == 0 {
+                break;
+            }
+            let Some((handle, rings)) = self.stalled.pop_front() else { break };
+            if rings & relieved == 0 {
+                self.stalled.push_back((handle, rings));
+                continue;
+            }
+            let others = self.stalled.len();
+            if self.slots[handle.slot as usize].generation == handle.generation {
+                self.resume(now, handle.slot);
+            }
+            if self.stalled.len() > others
+                && let Some((_, full)) = self.stalled.back()
+            {
+                relieved &= !full;
+            }
+        }
+    }
+
+    /// Whether anybody waits for room in a ring.
+    pub fn has_stalled(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
+    /// Delivers an event of this worker's own client. `skip`: the publisher, where it asked to be left out.
+    pub(super) fn deliver_local(&mut self, id: PipeId, bytes: Box<[u8]>, skip: Option<u32>) {
+        let Some(local) = self.pipes.get(id) else { return };
+        let frame = Frame::event(bytes, local.serial, &self.gatherer.meter);
+        self.fan_out(id, frame, skip);
+    }
+
+    /// Delivers an event that several workers share.
+    pub(super) fn deliver_shared(&mut self, id: PipeId, bytes: Arc<[u8]>, skip: Option<u32>) {
+        let Some(local) = self.pipes.get(id) else { return };
+        let frame = Frame::shared_event(bytes, local.serial, &self.gatherer.meter);
+        self.fan_out(id, frame, skip);
+    }
+
+    fn fan_out(&mut self, id: PipeId, frame: Rc<Frame>, skip: Option<u32>) {
+        let Some(local) = self.pipes.get(id) else { return };
+        let limits = &self.shared.settings.config.limits;
+        let (limit_bytes, when_slow) = (limits.queue_bytes as usize, limits.when_slow);
+        let passing = local.passing(|| encode::event_name(frame.bytes()));
+        let mut delivered = 0u64;
+        for subscriber in &local.subscribers {
+            if skip == Some(subscriber.slot) {
+                continue;
+            }
+            if let Some(passing) = &passing
+                && !passing[subscriber.filter as usize]
+            {
+                continue;
+            }
+            let outbox = &mut self.outboxes[subscriber.slot as usize];
+            match outbox.push(frame.clone(), limit_bytes, when_slow, &mut self.gatherer) {
+                Pushed::Queued => {}
+                Pushed::Dropped(events) => self.counters.events_dropped += u64::from(events),
+                Pushed::TooSlow => {
+                    self.too_slow.push(subscriber.slot);
+                    continue;
+                }
+            }
+            delivered += 1;
+            if !outbox.dirty && !outbox.is_sending() {
+                outbox.dirty = true;
+                self.dirty.push_back(subscriber.slot);
+            }
+        }
+        self.counters.events_out += delivered;
+    }
+}

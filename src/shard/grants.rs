@@ -1,0 +1,333 @@
+//! The grant table of one connection: what it may do on which pipe, one bit test away.
+//!
+//! What authorize granted is kept as it came, packed ([`Explicit`]). The first message that names a pipe *resolves* it:
+//! the pipe gets the next index of the table, and three bits say what is allowed, a fourth that it is subscribed. Every
+//! later message costs: name → pipe (one hash look-up), pipe → index, one bit. The first 64 entries lie in the table
+//! itself, more in blocks of 64. A denial is never remembered, so that refusals cannot fill memory (INVARIANTS 21).
+//!
+//! Which grant counts (F3): the exact name decides alone; among patterns the union.
+
+use ahash::AHashMap;
+
+use super::pipes::PipeId;
+use crate::auth::decision::{Grant, Rights};
+use crate::bounds::RESOLVED_NAMES_MAX;
+use crate::protocol::names;
+
+/// The grants as authorize gave them: for each a byte of rights, a byte of length, the name.
+#[derive(Clone, Debug, Default)]
+pub struct Explicit(Box<[u8]>);
+
+const PATTERN: u8 = 0x80;
+
+impl Explicit {
+    /// Packs the grants. Every name is a valid pipe name or pattern (at most 200 bytes), as authorize has checked.
+    pub fn new(grants: &[Grant]) -> Explicit {
+        let mut packed = Vec::with_capacity(grants.iter().map(|grant| 2 + grant.pipe.len()).sum());
+        for grant in grants {
+            let Ok(length) = u8::try_from(grant.pipe.len()) else { continue };
+            let mut head = 0;
+            for (bit, right) in RIGHTS.iter().enumerate() {
+                head |= u8::from(grant.rights.contains(*right)) << bit;
+            }
+            if grant.pipe.contains('*') {
+                head |= PATTERN;
+            }
+            packed.extend_from_slice(&[head, length]);
+            packed.extend_from_slice(grant.pipe.as_bytes());
+        }
+        Explicit(packed.into_boxed_slice())
+    }
+
+    /// What the grants allow on this pipe.
+    pub fn rights(&self, name: &str) -> Rights {
+        let mut union = Rights::NONE;
+        let mut rest = &self.0[..];
+        while let [head, length, tail @ ..] = rest {
+            let Some((granted, next)) = tail.split_at_checked(usize::from(*length)) else { break };
+            rest = next;
+            if head & PATTERN == 0 {
+                if granted == name.as_bytes() {
+                    return rights_of(*head);
+                }
+            } else if std::str::from_utf8(granted).is_ok_and(|pattern| names::pattern_matches(pattern, name)) {
+                union = union.union(rights_of(*head));
+            }
+        }
+        union
+    }
+}
+
+const RIGHTS: [Rights; 3] = [Rights::SUBSCRIBE, Rights::PUBLISH, Rights::PRESENCE];
+
+fn rights_of(head: u8) -> Rights {
+    RIGHTS.iter().enumerate().fold(
+        Rights::NONE,
+        |rights, (bit, right)| {
+            if head & (1 << bit) == 0 { rights } else { rights.union(*right) }
+        },
+    )
+}
+
+/// One word of 64 grants for each right, and one for "is subscribed".
+#[derive(Clone, Copy, Debug, Default)]
+struct Words {
+    rights: [u64; 3],
+    subscribed: u64,
+}
+
+/// An index of the table.
+pub type GrantIndex = usize;
+
+/// The resolved grants of one connection.
+#[derive(Debug, Default)]
+pub struct Grants {
+    entries: Vec<Entry>,
+    first: Words,
+    #[expect(clippy::box_collection, reason = "eight bytes in every connection for what few ever need")]
+    more: Option<Box<Vec<Words>>>,
+    by_pipe: Option<Box<AHashMap<PipeId, u32>>>,
+    subscriptions: u32,
+    forget_next: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    pipe: PipeId,
+    /// Where the connection stands in the pipe's list, while it is subscribed.
+    position: u32,
+}
+
+/// Above this many entries the table keeps a map from pipe to index instead of looking through the entries.
+const SCAN_MAX: usize = 32;
+
+impl Grants {
+    /// The index of a resolved pipe.
+    #[inline]
+    pub fn index_of(&self, pipe: PipeId) -> Option<GrantIndex> {
+        match &self.by_pipe {
+            None => self.entries.iter().position(|entry| entry.pipe == pipe),
+            Some(map) => map.get(&pipe).map(|index| *index as usize),
+        }
+    }
+
+    /// Whether the right is granted there.
+    #[inline]
+    pub fn may(&self, index: GrantIndex, right: Rights) -> bool {
+        let words = self.words(index / 64);
+        RIGHTS.iter().enumerate().any(|(bit, one)| *one == right && words.rights[bit] >> (index % 64) & 1 == 1)
+    }
+
+    /// Whether the connection is subscribed there.
+    pub fn is_subscribed(&self, index: GrantIndex) -> bool {
+        self.words(index / 64).subscribed >> (index % 64) & 1 == 1
+    }
+
+    /// How many pipes the connection is subscribed to.
+    pub fn subscriptions(&self) -> u32 {
+        self.subscriptions
+    }
+
+    /// Remembers what was decided for a pipe. Returns the index, and the pipe that was forgotten to make room: at most
+    /// [`RESOLVED_NAMES_MAX`] pipes are remembered without being subscribed.
+    pub fn resolve(&mut self, pipe: PipeId, rights: Rights) -> (GrantIndex, Option<PipeId>) {
+        let unsubscribed = self.entries.len() - self.subscriptions as usize;
+        let (index, forgotten) = match self.oldest_unsubscribed(unsubscribed) {
+            Some(index) => {
+                let old = std::mem::replace(&mut self.entries[index], Entry { pipe, position: 0 });
+                if let Some(map) = &mut self.by_pipe {
+                    map.remove(&old.pipe);
+                }
+                (index, Some(old.pipe))
+            }
+            None => {
+                self.entries.reserve_exact(if self.entries.len() < 4 { 1 } else { self.entries.len() / 2 });
+                self.entries.push(Entry { pipe, position: 0 });
+                (self.entries.len() - 1, None)
+            }
+        };
+        self.note(pipe, index);
+        let words = self.words_mut(index / 64);
+        for (bit, right) in RIGHTS.iter().enumerate() {
+            words.rights[bit] &= !(1 << (index % 64));
+            words.rights[bit] |= u64::from(rights.contains(*right)) << (index % 64);
+        }
+        (index, forgotten)
+    }
+
+    /// Marks the pipe as subscribed; `position` is the connection's place in the pipe's list.
+    pub fn subscribe(&mut self, index: GrantIndex, position: u32) {
+        self.words_mut(index / 64).subscribed |= 1 << (index % 64);
+        self.entries[index].position = position;
+        self.subscriptions += 1;
+    }
+
+    /// Takes the mark off and returns the place.
+    pub fn unsubscribe(&mut self, index: GrantIndex) -> u32 {
+        self.words_mut(index / 64).subscribed &= !(1 << (index % 64));
+        self.subscriptions -= 1;
+        self.entries[index].position
+    }
+
+    /// After an unsubscribe: the pipe to forget, where more are remembered than may be.
+    pub fn forget_surplus(&mut self) -> Option<PipeId> {
+        let unsubscribed = self.entries.len() - self.subscriptions as usize;
+        let index =
+            if unsubscribed > RESOLVED_NAMES_MAX { self.oldest_unsubscribed(unsubscribed)? } else { return None };
+        let forgotten = self.entries[index].pipe;
+        self.remove(index);
+        Some(forgotten)
+    }
+
+    /// Removes an unsubscribed entry; the last one takes its index.
+    fn remove(&mut self, index: GrantIndex) {
+        let last = self.entries.len() - 1;
+        let removed = self.entries.swap_remove(index);
+        if let Some(map) = &mut self.by_pipe {
+            map.remove(&removed.pipe);
+        }
+        if index != last {
+            let moved = self.words(last / 64);
+            let copy = |to: &mut u64, from: u64| {
+                *to = *to & !(1 << (index % 64)) | (from >> (last % 64) & 1) << (index % 64);
+            };
+            let words = self.words_mut(index / 64);
+            for bit in 0..RIGHTS.len() {
+                copy(&mut words.rights[bit], moved.rights[bit]);
+            }
+            copy(&mut words.subscribed, moved.subscribed);
+            self.note(self.entries[index].pipe, index);
+        }
+        let words = self.words_mut(last / 64);
+        words.rights.iter_mut().for_each(|right| *right &= !(1 << (last % 64)));
+        words.subscribed &= !(1 << (last % 64));
+    }
+
+    /// The connection's place in the list of a pipe that it is subscribed to.
+    pub fn position(&self, index: GrantIndex) -> u32 {
+        self.entries[index].position
+    }
+
+    /// The connection was moved to another place in the pipe's list.
+    pub fn moved(&mut self, pipe: PipeId, position: u32) {
+        if let Some(index) = self.index_of(pipe) {
+            self.entries[index].position = position;
+        }
+    }
+
+    /// All resolved pipes, with the place where subscribed. Empties the table.
+    pub fn take_all(&mut self) -> Vec<(PipeId, Option<u32>)> {
+        let all = (0..self.entries.len())
+            .map(|index| (self.entries[index].pipe, self.is_subscribed(index).then_some(self.entries[index].position)))
+            .collect();
+        *self = Grants::default();
+        all
+    }
+
+    fn words(&self, block: usize) -> Words {
+        match block.checked_sub(1) {
+            None => self.first,
+            Some(block) => self.more.as_ref().and_then(|more| more.get(block)).copied().unwrap_or_default(),
+        }
+    }
+
+    fn words_mut(&mut self, block: usize) -> &mut Words {
+        match block.checked_sub(1) {
+            None => &mut self.first,
+            Some(block) => {
+                let more = self.more.get_or_insert_default();
+                if more.len() <= block {
+                    more.resize(block + 1, Words::default());
+                }
+                &mut more[block]
+            }
+        }
+    }
+
+    fn note(&mut self, pipe: PipeId, index: GrantIndex) {
+        if let Some(map) = &mut self.by_pipe {
+            map.insert(pipe, index as u32);
+        } else if self.entries.len() > SCAN_MAX {
+            let entries = self.entries.iter().enumerate();
+            self.by_pipe = Some(Box::new(entries.map(|(index, entry)| (entry.pipe, index as u32)).collect()));
+        }
+    }
+
+    /// Where the table holds all the unsubscribed entries that it may: the one to forget.
+    fn oldest_unsubscribed(&mut self, unsubscribed: usize) -> Option<GrantIndex> {
+        if unsubscribed < RESOLVED_NAMES_MAX {
+            return None;
+        }
+        let count = self.entries.len();
+        let start = self.forget_next as usize;
+        let index = (start..start + count).map(|index| index % count).find(|index| !self.is_subscribed(*index))?;
+        self.forget_next = (index as u32 + 1) % count as u32;
+        Some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(pipe: &str, rights: &[Rights]) -> Grant {
+        Grant { pipe: pipe.into(), rights: rights.iter().fold(Rights::NONE, |all, one| all.union(*one)) }
+    }
+
+    // F3, RK-5
+    #[test]
+    fn the_exact_name_decides_alone_and_patterns_add_up() {
+        let explicit = Explicit::new(&[
+            grant("room-*", &[Rights::SUBSCRIBE]),
+            grant("room-**", &[Rights::PUBLISH]),
+            grant("room-secret", &[]),
+        ]);
+        assert_eq!(explicit.rights("room-1"), Rights::SUBSCRIBE.union(Rights::PUBLISH));
+        assert_eq!(explicit.rights("room-1:2"), Rights::PUBLISH);
+        assert_eq!(explicit.rights("room-secret"), Rights::NONE);
+        assert_eq!(explicit.rights("hall"), Rights::NONE);
+        assert_eq!(Explicit::default().rights("room-1"), Rights::NONE);
+    }
+
+    // HP-2: a few thousand grants in one table, each right by itself.
+    #[test]
+    fn thousands_of_resolved_grants_keep_their_own_bits() {
+        let mut grants = Grants::default();
+        for number in 0..3_000u32 {
+            let rights = match number % 3 {
+                0 => Rights::SUBSCRIBE,
+                1 => Rights::PUBLISH,
+                _ => Rights::SUBSCRIBE.union(Rights::PRESENCE),
+            };
+            let (index, forgotten) = grants.resolve(PipeId(number), rights);
+            assert_eq!(forgotten, None);
+            grants.subscribe(index, number * 2);
+        }
+        for number in 0..3_000u32 {
+            let index = grants.index_of(PipeId(number)).expect("resolved");
+            assert_eq!(grants.may(index, Rights::SUBSCRIBE), number % 3 != 1);
+            assert_eq!(grants.may(index, Rights::PUBLISH), number % 3 == 1);
+            assert_eq!(grants.may(index, Rights::PRESENCE), number % 3 == 2);
+            assert_eq!(grants.position(index), number * 2);
+        }
+        assert_eq!(grants.subscriptions(), 3_000);
+        assert_eq!(grants.take_all().len(), 3_000);
+        assert_eq!(grants.index_of(PipeId(5)), None);
+    }
+
+    // INVARIANTS 21
+    #[test]
+    fn only_a_few_unsubscribed_names_are_remembered_and_bits_are_not_inherited() {
+        let mut grants = Grants::default();
+        let (kept, _) = grants.resolve(PipeId(0), Rights::PUBLISH.union(Rights::SUBSCRIBE));
+        grants.subscribe(kept, 7);
+        for number in 1..=RESOLVED_NAMES_MAX as u32 {
+            assert_eq!(grants.resolve(PipeId(number), Rights::PUBLISH).1, None);
+        }
+        let (index, forgotten) = grants.resolve(PipeId(1_000), Rights::NONE);
+        assert_eq!(forgotten, Some(PipeId(1)), "the oldest goes");
+        assert!(!grants.may(index, Rights::PUBLISH), "its rights do not pass to the next");
+        assert_eq!(grants.index_of(PipeId(1)), None);
+        assert_eq!(grants.index_of(PipeId(0)), Some(kept), "a subscription is never forgotten");
+    }
+}

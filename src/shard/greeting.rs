@@ -1,0 +1,275 @@
+//! From accept to welcome: the head of the request, admission, identity (B1).
+//!
+//! A handshake holds one bounded buffer and one deadline. The checks run in a stated order and the first that fails
+//! answers; nothing is reserved before the checks that need no identity have passed, and a refusal gives back what was.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Shard;
+use super::admission::Seats;
+use super::connection::{Handle, Open, State};
+use super::grants::{Explicit, Grants};
+use super::input::Now;
+use super::outbox::Frame;
+use crate::auth::decision::Decision;
+use crate::bounds::{HANDSHAKE_GRACE_MS, HEAD_BYTES_MAX};
+use crate::protocol::codes::Code;
+use crate::protocol::encode::{self, Welcome};
+use crate::protocol::handshake::{self, Head, Parsed, Refusal, Upgrade};
+use crate::protocol::peer::{self, ProxyHeader, cap_key};
+
+/// The path that clients connect to.
+const CONNECT_PATH: &str = "/v1/connect";
+
+/// What the bytes of a greeting come to.
+enum Step {
+    Wait,
+    /// Without a word: this does not speak HTTP.
+    Drop,
+    Answer(Vec<u8>),
+    Refuse(Refusal),
+    Welcome(Box<Admitted>),
+}
+
+struct Admitted {
+    response: Vec<u8>,
+    decision: Option<Decision>,
+    seats: Seats,
+    ip: IpAddr,
+    /// Bytes of the buffer that were the head.
+    consumed: usize,
+}
+
+impl Shard {
+    /// Bytes of a connection that is not open yet.
+    pub(super) fn received_greeting(&mut self, now: Now, slot: u32, bytes: &mut [u8]) {
+        let State::Greeting(greeting) = &mut self.slots[slot as usize].state else { return };
+        greeting.buffer.extend_from_slice(bytes);
+        let mut buffer = std::mem::take(&mut greeting.buffer);
+        let step = self.greet(now, slot, &mut buffer);
+        match step {
+            Step::Wait => {
+                if let State::Greeting(greeting) = &mut self.slots[slot as usize].state {
+                    greeting.buffer = buffer;
+                }
+            }
+            Step::Drop => {
+                self.counters.refuse(Code::Invalid);
+                self.drop_connection(slot, false);
+            }
+            Step::Answer(answer) => self.close_greeting(now, slot, answer),
+            Step::Refuse(refusal) => self.refuse(now, slot, &refusal),
+            Step::Welcome(admitted) => {
+                let consumed = admitted.consumed;
+                self.welcome(now, slot, *admitted);
+                if buffer.len() > consumed {
+                    self.received(now, slot, &mut buffer[consumed..]);
+                }
+            }
+        }
+    }
+
+    /// The handshake took too long (B29).
+    pub(super) fn greeting_timed_out(&mut self, now: Now, slot: u32) {
+        let State::Greeting(greeting) = &self.slots[slot as usize].state else { return };
+        self.counters.handshakes_abandoned += 1;
+        if greeting.buffer.is_empty() {
+            self.drop_connection(slot, false);
+        } else {
+            self.refuse(now, slot, &Refusal::head_timeout());
+        }
+    }
+
+    /// Makes room for one more handshake: the oldest goes, or the oldest of one address if it has had its second.
+    pub(super) fn evict_greeting(&mut self, now: Now, of: Option<IpAddr>) {
+        let slots = &self.slots;
+        let is_greeting = |handle: &Handle| {
+            let slot = &slots[handle.slot as usize];
+            slot.generation == handle.generation && matches!(slot.state, State::Greeting(_))
+        };
+        // Entries of handshakes that are over are thrown out when they make up half of the list.
+        if self.greeting.len() > 2 * self.greetings + 64 {
+            self.greeting.retain(is_greeting);
+        }
+        let candidate = self.greeting.iter().position(|handle| {
+            let slot = &slots[handle.slot as usize];
+            let State::Greeting(greeting) = &slot.state else { return false };
+            let fits = of.is_none_or(|ip| {
+                cap_key(greeting.peer.ip()) == cap_key(ip) && now.ms() >= greeting.began_ms + HANDSHAKE_GRACE_MS
+            });
+            slot.generation == handle.generation && fits
+        });
+        if let Some(handle) = candidate.and_then(|place| self.greeting.remove(place)) {
+            self.counters.handshakes_evicted += 1;
+            self.drop_connection(handle.slot, false);
+        }
+    }
+
+    /// Looks at what has arrived. A PROXY header is taken off the front of the buffer.
+    fn greet(&mut self, now: Now, slot: u32, buffer: &mut Vec<u8>) -> Step {
+        let State::Greeting(greeting) = &mut self.slots[slot as usize].state else { return Step::Wait };
+        if greeting.may_be_proxied {
+            match peer::proxy_header(buffer) {
+                Ok(ProxyHeader::Incomplete) => return Step::Wait,
+                Ok(ProxyHeader::Absent) => greeting.may_be_proxied = false,
+                Ok(ProxyHeader::Present { consumed, source }) => {
+                    buffer.drain(..consumed);
+                    greeting.may_be_proxied = false;
+                    greeting.look_at_bytes = 0;
+                    greeting.peer = source.unwrap_or(greeting.peer);
+                }
+                Err(_) => return Step::Drop,
+            }
+        }
+        // Single bytes must not cost a rescan each: look when the end may have come, or the head has doubled.
+        let ends = buffer.windows(4).rev().take(HEAD_BYTES_MAX).any(|window| window == b"\r\n\r\n");
+        if !ends && buffer.len() < greeting.look_at_bytes {
+            return Step::Wait;
+        }
+        greeting.look_at_bytes = (buffer.len() * 2).min(HEAD_BYTES_MAX);
+        let socket_peer = greeting.peer;
+        match handshake::parse(buffer) {
+            Ok(Parsed::Incomplete) => Step::Wait,
+            Ok(Parsed::Complete { head, consumed }) => self.answer(now, socket_peer, &head, consumed),
+            Err(refusal) => match handshake::requested_path(buffer) {
+                Some(path) if !self.is_served(path) => Step::Refuse(Refusal::not_found()),
+                _ => Step::Refuse(refusal),
+            },
+        }
+    }
+
+    fn is_served(&self, path: &str) -> bool {
+        matches!(path, CONNECT_PATH | "/healthz" | "/readyz") || (path == "/" && self.shared.settings.page.is_some())
+    }
+
+    fn answer(&self, now: Now, peer: SocketAddr, head: &Head<'_>, consumed: usize) -> Step {
+        if !self.is_served(head.path) {
+            return Step::Refuse(Refusal::not_found());
+        }
+        if head.path == CONNECT_PATH {
+            return match self.admit(now, peer, head) {
+                Ok(admitted) => Step::Welcome(Box::new(Admitted { consumed, ..admitted })),
+                Err(refusal) => Step::Refuse(refusal),
+            };
+        }
+        let head_only = head.method == "HEAD";
+        if head.method != "GET" && !head_only {
+            return Step::Refuse(Refusal::method_not_allowed());
+        }
+        Step::Answer(match (head.path, &self.shared.settings.page) {
+            ("/", Some(page)) => handshake::plain(200, "text/html; charset=utf-8", page.as_bytes(), head_only),
+            ("/healthz", _) => handshake::plain(200, "text/plain", b"ok\n", head_only),
+            _ if self.shared.is_ready() => handshake::plain(200, "text/plain", b"ready\n", head_only),
+            _ => handshake::plain(503, "text/plain", b"not ready\n", head_only),
+        })
+    }
+
+    /// B1, from "valid upgrade" on.
+    fn admit(&self, now: Now, peer: SocketAddr, head: &Head<'_>) -> Result<Admitted, Refusal> {
+        let upgrade = handshake::upgrade(head)?;
+        let settings = &self.shared.settings;
+        let (edge, limits) = (&settings.config.edge, &settings.config.limits);
+        if self.shared.is_draining() {
+            let wait_s = self.jitter_s(now, peer, edge.drain_s.max(2));
+            return Err(Refusal::new(Code::Draining, Code::Draining.text()).with_retry_after_s(wait_s));
+        }
+        if let Err(wait_ns) = self.shared.admission.handshake(limits.handshakes_per_s, now.mono_ns) {
+            let wait_s = u32::try_from(wait_ns.div_ceil(1_000_000_000)).unwrap_or(u32::MAX).max(1);
+            return Err(Refusal::new(Code::RateLimited, Code::RateLimited.text()).with_retry_after_s(wait_s));
+        }
+        let trusted = edge.trusted_proxies.contains(peer.ip());
+        let forwarded_host = if trusted { head.header("x-forwarded-host") } else { None };
+        if !edge.origins.allows(upgrade.origin, forwarded_host.unwrap_or(upgrade.host)) {
+            return Err(Refusal::new(Code::Forbidden, "This origin may not connect; see edge.origins"));
+        }
+        let ip = peer::client_ip(peer.ip(), head.values("x-forwarded-for"), &edge.trusted_proxies);
+        let too_many = |code: Code| Refusal::new(code, code.text()).with_retry_after_s(self.jitter_s(now, peer, 10));
+        let mut seats = self.shared.admission.enter(limits, cap_key(ip)).map_err(too_many)?;
+        let decision = self.identify(now, &upgrade)?;
+        if let Some(Decision { identity, .. }) = &decision {
+            let summed = settings.summed.any();
+            seats.identify(limits, summed, identity.tenant.as_deref(), &identity.id).map_err(too_many)?;
+        }
+        Ok(Admitted { response: handshake::accept(&upgrade), decision, seats, ip, consumed: 0 })
+    }
+
+    /// Whose token it is. None: anonymous, where that is allowed. A token that is present and invalid never falls
+    /// through (A3).
+    fn identify(&self, now: Now, upgrade: &Upgrade<'_>) -> Result<Option<Decision>, Refusal> {
+        let settings = &self.shared.settings;
+        let refused = |error: String| Refusal::new(Code::Unauthenticated, error);
+        match (&upgrade.token, &settings.verifier) {
+            (Some(token), Some(verifier)) => {
+                verifier.verify(token, now.unix_ms).map(Some).map_err(|error| refused(error.to_string()))
+            }
+            (Some(_), None) => Err(refused("this server takes no tokens: auth.token is not configured".into())),
+            (None, _) if settings.config.auth.anonymous => Ok(None),
+            (None, _) => Err(refused(Code::Unauthenticated.text().into())),
+        }
+    }
+
+    fn welcome(&mut self, now: Now, slot: u32, admitted: Admitted) {
+        let handle = self.handle_of(slot);
+        let name = self.connection_name(handle);
+        let settings = &self.shared.settings;
+        let (edge, limits) = (&settings.config.edge, &settings.config.limits);
+        let decision = admitted.decision;
+        let grants = decision.as_ref().map_or(&[][..], |decision| &decision.grants);
+        let identity = decision.as_ref().map(|decision| &decision.identity);
+        let expires_at_ms = decision.as_ref().and_then(|decision| decision.expires_at_ms);
+        let welcome = Welcome {
+            connection: &name,
+            user: identity.map(|identity| (&*identity.id, identity.name.as_deref())),
+            expires_at_ms,
+            ping_s: edge.ping_s,
+            message_bytes: limits.message_bytes,
+            subscriptions: limits.subscriptions,
+            queue_bytes: limits.queue_bytes,
+        };
+        let mut first = admitted.response;
+        let grants = grants.iter().map(|grant| (&*grant.pipe, grant.rights));
+        first.extend_from_slice(&encode::framed(|out| encode::welcome(out, &welcome, grants)));
+        let ping_at_ms = now.ms() + u64::from(edge.ping_s) * 1_000;
+        let open = Open {
+            explicit: decision.as_ref().map_or_else(Explicit::default, |decision| Explicit::new(&decision.grants)),
+            identity: decision.map(|decision| Box::new(decision.identity)),
+            grants: Grants::default(),
+            seats: admitted.seats,
+            reader: Default::default(),
+            buckets: Default::default(),
+            ip: admitted.ip,
+            expires_at_ms: expires_at_ms.unwrap_or(u64::MAX),
+            heard_ms: now.ms(),
+            ping_at_ms,
+            awaits_pong: false,
+            unfinished_since_ms: 0,
+            leave_at_ms: u64::MAX,
+            held: None,
+            throttle: None,
+        };
+        // The pending count of the address ends with the greeting that is replaced here.
+        self.slots[slot as usize].state = State::Open(Box::new(open));
+        self.greetings -= 1;
+        self.open += 1;
+        self.counters.welcomed += 1;
+        self.outboxes[slot as usize].push_last(Frame::other(first, &self.gatherer.meter));
+        self.mark_dirty(slot);
+        self.look_at_open(now, slot);
+    }
+
+    /// The public name of a connection: node, worker, slot, generation. The node is 0 until there are several.
+    pub(super) fn connection_name(&self, handle: Handle) -> String {
+        format!("0-{}-{}-{:x}", self.worker, handle.slot, handle.generation)
+    }
+
+    fn refuse(&mut self, now: Now, slot: u32, refusal: &Refusal) {
+        self.counters.refuse(refusal.code);
+        self.close_greeting(now, slot, refusal.encode());
+    }
+
+    /// 1 to `most_s` seconds, spread over the peers, so that those refused together do not come back together.
+    fn jitter_s(&self, now: Now, peer: SocketAddr, most_s: u32) -> u32 {
+        let mixed = (u64::from(peer.port()) ^ now.mono_ns ^ self.shared.seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        1 + ((mixed >> 33) % u64::from(most_s.max(1))) as u32
+    }
+}

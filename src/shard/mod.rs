@@ -1,0 +1,390 @@
+//! The shard: one worker's connections, what they may do, and what waits to be sent to them.
+//!
+//! A deterministic machine: no socket, clock, thread or randomness in it. The same inputs at the same times give the
+//! same outputs, which is what `tests/simulation` relies on.
+//!
+//! # Call order
+//! For each thing that happened: [`Shard::accept`] for a new socket, [`Shard::handle`] for everything else. Then perform
+//! every [`Output`] of [`Shard::take_outputs`], then start writes: [`Shard::next_write`] until it answers nothing (or
+//! the slice is over), and report each with [`Input::Sent`] when the kernel is done with it. [`Shard::deadline_ms`]
+//! says when to come back with [`Input::Time`]. Before sleeping, hand what was pushed to other workers over with
+//! [`Shard::publish`].
+//!
+//! # Reading order
+//! [`input`] (all that can happen) and [`output`] (all that it can ask for) · `connection` (the life of one) ·
+//! `greeting` (handshake and admission) · `requests` (what a message does) · [`grants`] · [`pipes`] · `delivery` ·
+//! [`outbox`] · `closing` · [`throttle`] and [`rate`] · [`deadlines`].
+
+pub mod admission;
+mod closing;
+pub mod connection;
+pub mod counters;
+pub mod deadlines;
+mod delivery;
+pub mod grants;
+mod greeting;
+pub mod input;
+pub mod outbox;
+pub mod output;
+pub mod pipes;
+pub mod rate;
+mod reading;
+mod requests;
+pub mod shared;
+pub mod throttle;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use connection::{Greeting, Handle, Open, Slot, State};
+use counters::Counters;
+use deadlines::{Deadlines, Wake};
+use delivery::Parcel;
+use input::{Input, Now};
+use outbox::{Chunk, Frame, Gatherer, Outbox, Pushed};
+use output::Output;
+use pipes::Pipes;
+use shared::Shared;
+
+use crate::bounds::{HANDSHAKES_PENDING_MAX, WORKER_ASSEMBLY_BYTES_MAX, WORKER_QUEUE_BYTES_MAX};
+use crate::mesh::port::Port;
+use crate::protocol::codes::CloseCode;
+
+pub use delivery::Parcel as MeshParcel;
+
+/// One worker's connections. See the module for the order of calls.
+pub struct Shard {
+    shared: Arc<Shared>,
+    worker: usize,
+    port: Port<Parcel>,
+    slots: Vec<Slot>,
+    /// Queue heads, dense and apart from the cold state: what a delivery touches.
+    outboxes: Vec<Outbox>,
+    free: Vec<u32>,
+    gatherer: Gatherer,
+    /// Connections with something to write, in the order in which that began.
+    dirty: VecDeque<u32>,
+    /// Connections that could not take one more delivery, to be closed when the fan-out is done.
+    too_slow: Vec<u32>,
+    pipes: Pipes,
+    deadlines: Deadlines,
+    due: Vec<(Handle, Wake)>,
+    /// Handshakes under way, oldest first; entries of ended ones are skipped.
+    greeting: VecDeque<Handle>,
+    greetings: usize,
+    open: usize,
+    /// Connections whose input waits for room, and in which rings.
+    stalled: VecDeque<(Handle, u64)>,
+    /// Bytes of unfinished and held messages.
+    assembly_bytes: usize,
+    outputs: Vec<Output>,
+    counters: Counters,
+}
+
+impl Shard {
+    /// An empty shard. `port` is this worker's end of the mesh.
+    pub fn new(shared: Arc<Shared>, port: Port<Parcel>, now: Now) -> Shard {
+        let worker = port.worker();
+        let pipes = Pipes::new(worker, shared.registry.clone());
+        Shard {
+            shared,
+            worker,
+            port,
+            slots: Vec::new(),
+            outboxes: Vec::new(),
+            free: Vec::new(),
+            gatherer: Gatherer::default(),
+            dirty: VecDeque::new(),
+            too_slow: Vec::new(),
+            pipes,
+            deadlines: Deadlines::new(now.ms()),
+            due: Vec::new(),
+            greeting: VecDeque::new(),
+            greetings: 0,
+            open: 0,
+            stalled: VecDeque::new(),
+            assembly_bytes: 0,
+            outputs: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// A socket was accepted. Returns the handle by which it is known from now on.
+    pub fn accept(&mut self, now: Now, peer: SocketAddr) -> Handle {
+        self.counters.accepted += 1;
+        self.shared.loads[self.worker].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let trusted = self.shared.settings.config.edge.trusted_proxies.contains(peer.ip());
+        let pending = self.shared.admission.begin(crate::protocol::peer::cap_key(peer.ip()));
+        let crowded = !trusted && pending.from_same_address() as usize > crate::bounds::HANDSHAKES_PENDING_PER_IP_MAX;
+        let share = HANDSHAKES_PENDING_MAX / self.shared.loads.len();
+        if self.greetings >= share {
+            self.evict_greeting(now, None);
+        } else if crowded {
+            self.evict_greeting(now, Some(peer.ip()));
+        }
+        let handle = self.vacancy();
+        let greeting = Greeting {
+            peer,
+            may_be_proxied: trusted,
+            began_ms: now.ms(),
+            buffer: Vec::new(),
+            look_at_bytes: 0,
+            pending,
+        };
+        self.slots[handle.slot as usize].state = State::Greeting(Box::new(greeting));
+        self.greetings += 1;
+        self.greeting.push_back(handle);
+        self.wake_at(handle.slot, now.ms() + u64::from(self.shared.settings.config.edge.handshake_s) * 1_000);
+        handle
+    }
+
+    /// Something happened.
+    pub fn handle(&mut self, now: Now, input: Input<'_>) {
+        match input {
+            Input::Received { connection, bytes } => {
+                if let Some(slot) = self.slot_of(connection) {
+                    self.received(now, slot, bytes);
+                }
+            }
+            Input::Ended { connection } => {
+                if let Some(slot) = self.slot_of(connection) {
+                    self.ended(slot);
+                }
+            }
+            Input::Sent { connection, ok } => {
+                if let Some(slot) = self.slot_of(connection) {
+                    self.sent(slot, ok);
+                }
+            }
+            Input::Rings => self.rings(now),
+            Input::Time => self.time(now),
+            Input::Drain => self.drain(now),
+        }
+        if !self.too_slow.is_empty() {
+            self.close_too_slow(now);
+        }
+        self.keep_budgets(now);
+    }
+
+    /// What the shell must do now, in order.
+    pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
+        into.append(&mut self.outputs);
+    }
+
+    /// The next write to start. None: nothing more waits, or everything that waits has a write under way.
+    pub fn next_write(&mut self) -> Option<(Handle, Chunk)> {
+        while let Some(slot) = self.dirty.pop_front() {
+            let outbox = &mut self.outboxes[slot as usize];
+            outbox.dirty = false;
+            if let Some(chunk) = outbox.gather(&mut self.gatherer) {
+                self.counters.writes += 1;
+                self.counters.bytes_out += chunk.as_ref().len() as u64;
+                return Some((self.handle_of(slot), chunk));
+            }
+        }
+        self.gatherer.end_round();
+        None
+    }
+
+    /// Whether a write waits to be started.
+    pub fn has_writes(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Hands what was pushed over to the other workers and rings those that sleep.
+    pub fn publish(&mut self) {
+        self.port.publish();
+    }
+
+    /// This worker's end of the mesh, for the shell's going to sleep.
+    pub fn port(&mut self) -> &mut Port<Parcel> {
+        &mut self.port
+    }
+
+    /// When [`Input::Time`] is due, in milliseconds of the monotonic clock.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.deadlines.next_ms()
+    }
+
+    /// Connections that exist, in whatever state.
+    pub fn connections(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Connections that are being served.
+    pub fn open_connections(&self) -> usize {
+        self.open
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The pipes known here.
+    pub fn pipes(&self) -> &Pipes {
+        &self.pipes
+    }
+
+    /// Bytes of frames waiting or being written, those shared by many receivers counted once.
+    pub fn frame_bytes(&self) -> usize {
+        self.gatherer.meter.bytes()
+    }
+
+    /// Writes that shared a run that was already copied together, and runs that were copied.
+    pub fn runs(&self) -> (u64, u64) {
+        (self.gatherer.runs_shared, self.gatherer.runs_copied)
+    }
+
+    fn vacancy(&mut self) -> Handle {
+        if let Some(slot) = self.free.pop() {
+            return self.handle_of(slot);
+        }
+        let slot = self.slots.len() as u32;
+        // A generation that cannot be foretold: a handle is also the connection's public name.
+        let generation = (self.shared.seed >> 32) as u32 ^ slot.wrapping_mul(0x9E37_79B1);
+        self.slots.push(Slot { generation, wake: Wake::default(), state: State::Vacant });
+        self.outboxes.push(Outbox::default());
+        Handle { slot, generation }
+    }
+
+    fn handle_of(&self, slot: u32) -> Handle {
+        Handle { slot, generation: self.slots[slot as usize].generation }
+    }
+
+    /// The slot of a handle that is still good.
+    fn slot_of(&mut self, handle: Handle) -> Option<u32> {
+        let good = self
+            .slots
+            .get(handle.slot as usize)
+            .is_some_and(|slot| slot.generation == handle.generation && !matches!(slot.state, State::Vacant));
+        if !good {
+            self.counters.stale += 1;
+        }
+        good.then_some(handle.slot)
+    }
+
+    fn open_mut(&mut self, slot: u32) -> Option<&mut Open> {
+        match &mut self.slots[slot as usize].state {
+            State::Open(open) => Some(open),
+            _ => None,
+        }
+    }
+
+    fn wake_at(&mut self, slot: u32, at_ms: u64) {
+        let handle = self.handle_of(slot);
+        self.deadlines.schedule(handle, &mut self.slots[slot as usize].wake, at_ms);
+    }
+
+    /// Queues a message that is not an event. One that finds no room ends the connection as too slow.
+    fn send(&mut self, slot: u32, bytes: Vec<u8>) {
+        let limits = &self.shared.settings.config.limits;
+        let frame = Frame::other(bytes, &self.gatherer.meter);
+        let outbox = &mut self.outboxes[slot as usize];
+        match outbox.push(frame, limits.queue_bytes as usize, limits.when_slow, &mut self.gatherer) {
+            Pushed::Queued => {}
+            Pushed::Dropped(events) => self.counters.events_dropped += u64::from(events),
+            Pushed::TooSlow => self.too_slow.push(slot),
+        }
+        self.mark_dirty(slot);
+    }
+
+    fn mark_dirty(&mut self, slot: u32) {
+        let outbox = &mut self.outboxes[slot as usize];
+        if !outbox.dirty && !outbox.is_sending() {
+            outbox.dirty = true;
+            self.dirty.push_back(slot);
+        }
+    }
+
+    fn sent(&mut self, slot: u32, ok: bool) {
+        self.outboxes[slot as usize].sent();
+        if !ok {
+            self.drop_connection(slot, false);
+            return;
+        }
+        if self.outboxes[slot as usize].queued_bytes() > 0 {
+            self.mark_dirty(slot);
+        } else {
+            self.advance_closing(slot);
+        }
+    }
+
+    fn time(&mut self, now: Now) {
+        let mut due = std::mem::take(&mut self.due);
+        self.deadlines.take_due(now.ms(), &mut due);
+        for (handle, mark) in due.drain(..) {
+            let slot = &mut self.slots[handle.slot as usize];
+            if slot.generation == handle.generation && slot.wake.is(mark) {
+                self.look_at(now, handle.slot);
+            }
+        }
+        self.due = due;
+    }
+
+    /// A connection's live entry of the wheel came up: do what is due and schedule the next.
+    fn look_at(&mut self, now: Now, slot: u32) {
+        match &self.slots[slot as usize].state {
+            State::Vacant => {}
+            State::Greeting(greeting) => {
+                let until = greeting.began_ms + u64::from(self.shared.settings.config.edge.handshake_s) * 1_000;
+                if now.ms() >= until { self.greeting_timed_out(now, slot) } else { self.wake_at(slot, until) }
+            }
+            State::Open(_) => self.look_at_open(now, slot),
+            State::Closing(closing) => {
+                let until = closing.deadline_ms;
+                if now.ms() >= until { self.end_closing(slot) } else { self.wake_at(slot, until) }
+            }
+        }
+    }
+
+    /// Budgets of the whole worker (INVARIANTS 18): over one, the largest holder goes first.
+    fn keep_budgets(&mut self, now: Now) {
+        if self.gatherer.meter.bytes() > WORKER_QUEUE_BYTES_MAX {
+            let queued = |slot: &u32| self.outboxes[*slot as usize].queued_bytes();
+            if let Some(slot) = self.open_slots().into_iter().max_by_key(queued) {
+                self.counters.over_budget += 1;
+                self.begin_close(now, slot, CloseCode::TooSlow, CloseCode::TooSlow.reason(), true);
+            }
+        }
+        if self.assembly_bytes > WORKER_ASSEMBLY_BYTES_MAX {
+            let held = |slot: &u32| self.held_bytes(*slot);
+            if let Some(slot) = self.open_slots().into_iter().max_by_key(held) {
+                self.counters.over_budget += 1;
+                self.begin_close(now, slot, CloseCode::TooBig, CloseCode::TooBig.reason(), false);
+            }
+        }
+    }
+
+    fn open_slots(&self) -> Vec<u32> {
+        let is_open = |slot: &u32| matches!(self.slots[*slot as usize].state, State::Open(_));
+        (0..self.slots.len() as u32).filter(is_open).collect()
+    }
+
+    fn held_bytes(&self, slot: u32) -> usize {
+        match &self.slots[slot as usize].state {
+            State::Open(open) => open.reader.kept_bytes() + open.held.as_ref().map_or(0, |held| held.bytes()),
+            _ => 0,
+        }
+    }
+
+    /// Lets everybody go, evenly over `drain_s` (G1).
+    fn drain(&mut self, now: Now) {
+        let drain_ms = u64::from(self.shared.settings.config.edge.drain_s) * 1_000;
+        let everybody = self.open_slots();
+        let count = everybody.len() as u64;
+        for (place, slot) in everybody.into_iter().enumerate() {
+            let after_ms = drain_ms * place as u64 / count;
+            let leave_at_ms = now.ms() + after_ms;
+            if let Some(open) = self.open_mut(slot) {
+                open.leave_at_ms = leave_at_ms;
+            }
+            let told = crate::protocol::encode::framed(|out| {
+                crate::protocol::encode::draining(out, closing::reconnect_in_ms(drain_ms, after_ms));
+            });
+            self.send(slot, told);
+            self.wake_at(slot, leave_at_ms);
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! What waits to be sent to one connection, and how it is gathered into writes.
+//!
+//! A socket write costs about the same whether it carries one event or sixty-four, so the only large lever is fewer,
+//! larger writes: everything that waits goes into one write, and while a write is under way the next one gathers. The
+//! subscribers of a pipe mostly have the same frames waiting; such a run is copied together once and shared by all.
+//!
+//! A delivery is one reference in a queue: no copy, no allocation, no reference count that crosses cores. An idle
+//! connection has no queue: emptied queues go back to a pool.
+//!
+//! Bound: `limits.queue_bytes` for each connection, counted in bytes as they go out. When full, by configuration: the
+//! connection is closed as too slow, or its oldest *events* are left out and it is told how many (`lagged`, before the
+//! next event of that pipe). Replies and system messages are never left out.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::bounds::WRITE_BYTES_MAX;
+use crate::config::WhenSlow;
+use crate::protocol::encode;
+
+/// Bytes held by frames and runs of one worker, shared ones counted once.
+#[derive(Clone, Default)]
+pub struct Meter(Rc<Cell<usize>>);
+
+impl Meter {
+    /// Bytes alive now.
+    pub fn bytes(&self) -> usize {
+        self.0.get()
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+
+    fn subtract(&self, bytes: usize) {
+        self.0.set(self.0.get() - bytes);
+    }
+}
+
+/// A frame's bytes: of this worker alone, or shared with the workers that also deliver it.
+enum FrameBytes {
+    Local(Box<[u8]>),
+    Shared(Arc<[u8]>),
+}
+
+/// One encoded WebSocket frame, shared by all local receivers.
+pub struct Frame {
+    bytes: FrameBytes,
+    /// The local pipe of an event (unique for the life of the worker), 0 for everything else.
+    pipe: u64,
+    meter: Meter,
+}
+
+impl Frame {
+    /// An event of a pipe, already encoded. `pipe` is its local serial number, at least 1.
+    pub fn event(bytes: Box<[u8]>, pipe: u64, meter: &Meter) -> Rc<Frame> {
+        meter.add(bytes.len());
+        Rc::new(Frame { bytes: FrameBytes::Local(bytes), pipe, meter: meter.clone() })
+    }
+
+    /// The same, for an event that other workers deliver too.
+    pub fn shared_event(bytes: Arc<[u8]>, pipe: u64, meter: &Meter) -> Rc<Frame> {
+        meter.add(bytes.len());
+        Rc::new(Frame { bytes: FrameBytes::Shared(bytes), pipe, meter: meter.clone() })
+    }
+
+    /// A reply, a system message or a control frame: never left out.
+    pub fn other(bytes: impl Into<Box<[u8]>>, meter: &Meter) -> Rc<Frame> {
+        Frame::event(bytes.into(), 0, meter)
+    }
+
+    /// The frame as it goes out.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            FrameBytes::Local(bytes) => bytes,
+            FrameBytes::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.meter.subtract(self.bytes().len());
+    }
+}
+
+/// Several frames copied together. Shared by all connections that have the same ones waiting.
+pub struct Run {
+    bytes: Box<[u8]>,
+    meter: Meter,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.meter.subtract(self.bytes.len());
+    }
+}
+
+/// One write: what the shell hands to the kernel. Its bytes do not move and do not change.
+#[derive(Clone)]
+pub enum Chunk {
+    /// One frame, sent from where it lies.
+    Frame(Rc<Frame>),
+    /// Several.
+    Run(Rc<Run>),
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Chunk::Frame(frame) => frame.bytes(),
+            Chunk::Run(run) => &run.bytes,
+        }
+    }
+}
+
+/// Events of one pipe that were left out and not yet told.
+struct Lag {
+    pipe: u64,
+    dropped: u32,
+    /// The pipe's name, for the pipe may be gone when it is told.
+    name: Box<str>,
+}
+
+/// The queue of one connection.
+#[derive(Default)]
+pub struct Outbox {
+    frames: VecDeque<Rc<Frame>>,
+    waiting_bytes: usize,
+    sending_bytes: u32,
+    /// It is in the worker's list of connections to flush.
+    pub dirty: bool,
+    sending: bool,
+    #[expect(clippy::box_collection, reason = "eight bytes in every connection for what few ever need")]
+    lags: Option<Box<Vec<Lag>>>,
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits in the queue.
+    Queued,
+    /// It waits, and so many older events were left out for it.
+    Dropped(u32),
+    /// There is no room and none can be made: close the connection.
+    TooSlow,
+}
+
+/// What all queues of a worker share: spare queues, and the run that was copied last.
+#[derive(Default)]
+pub struct Gatherer {
+    spare: Vec<VecDeque<Rc<Frame>>>,
+    run_frames: Vec<Rc<Frame>>,
+    run: Option<Rc<Run>>,
+    /// Meter of the worker's frames and runs.
+    pub meter: Meter,
+    /// Writes that reused a run that was already copied together.
+    pub runs_shared: u64,
+    /// Runs copied together.
+    pub runs_copied: u64,
+}
+
+/// Queues kept for reuse, and the largest kept, in frames. Beyond that they are freed.
+const SPARE_QUEUES_MAX: usize = 4096;
+const SPARE_FRAMES_MAX: usize = 64;
+
+impl Outbox {
+    /// Bytes waiting or being written.
+    pub fn queued_bytes(&self) -> usize {
+        self.waiting_bytes + self.sending_bytes as usize
+    }
+
+    /// Whether everything was handed to the kernel.
+    pub fn is_drained(&self) -> bool {
+        self.frames.is_empty() && !self.sending
+    }
+
+    /// Whether a write is under way.
+    pub fn is_sending(&self) -> bool {
+        self.sending
+    }
+
+    /// Queues a frame. `limit_bytes` 0 is no limit.
+    #[inline]
+    pub fn push(&mut self, frame: Rc<Frame>, limit_bytes: usize, when_slow: WhenSlow, pool: &mut Gatherer) -> Pushed {
+        let length = frame.bytes().len();
+        let mut outcome = Pushed::Queued;
+        if limit_bytes != 0 && self.queued_bytes() + length > limit_bytes {
+            outcome = self.make_room(length, limit_bytes, when_slow, &frame);
+            match outcome {
+                Pushed::TooSlow => return outcome,
+                Pushed::Dropped(_) if self.queued_bytes() + length > limit_bytes => return outcome,
+                _ => {}
+            }
+        }
+        if self.frames.capacity() == 0
+            && let Some(spare) = pool.spare.pop()
+        {
+            self.frames = spare;
+        }
+        self.waiting_bytes += length;
+        self.frames.push_back(frame);
+        outcome
+    }
+
+    /// Queues a frame whatever the limit: for the close frame, which ends the queue.
+    pub fn push_last(&mut self, frame: Rc<Frame>) {
+        self.waiting_bytes += frame.bytes().len();
+        self.frames.push_back(frame);
+    }
+
+    /// Forgets everything that was not handed to the kernel.
+    pub fn clear(&mut self, pool: &mut Gatherer) {
+        self.frames.clear();
+        self.waiting_bytes = 0;
+        self.lags = None;
+        pool.give_back(&mut self.frames);
+    }
+
+    /// A write ended.
+    pub fn sent(&mut self) {
+        self.sending = false;
+        self.sending_bytes = 0;
+    }
+
+    #[cold]
+    fn make_room(&mut self, length: usize, limit_bytes: usize, when_slow: WhenSlow, frame: &Rc<Frame>) -> Pushed {
+        if when_slow == WhenSlow::Close {
+            return Pushed::TooSlow;
+        }
+        let mut dropped = 0;
+        while self.queued_bytes() + length > limit_bytes {
+            let Some(oldest) = self.frames.iter().position(|queued| queued.pipe != 0) else { break };
+            if let Some(left_out) = self.frames.remove(oldest) {
+                self.waiting_bytes -= left_out.bytes().len();
+                self.note_lag(&left_out);
+                dropped += 1;
+            }
+        }
+        if self.queued_bytes() + length > limit_bytes {
+            // Only replies wait, or one write is under way. An event is left out itself; a reply never is.
+            if frame.pipe == 0 {
+                return Pushed::TooSlow;
+            }
+            self.note_lag(frame);
+            dropped += 1;
+        }
+        Pushed::Dropped(dropped)
+    }
+
+    fn note_lag(&mut self, frame: &Frame) {
+        let lags = self.lags.get_or_insert_default();
+        if let Some(lag) = lags.iter_mut().find(|lag| lag.pipe == frame.pipe) {
+            lag.dropped += 1;
+        } else {
+            let name = encode::event_pipe(frame.bytes()).into();
+            lags.push(Lag { pipe: frame.pipe, dropped: 1, name });
+        }
+    }
+
+    /// Puts what was left out into words, each before the next event of its pipe.
+    #[cold]
+    fn tell_lags(&mut self, meter: &Meter) {
+        let Some(mut lags) = self.lags.take() else { return };
+        let mut told = VecDeque::with_capacity(self.frames.len() + lags.len());
+        for frame in self.frames.drain(..) {
+            if frame.pipe != 0
+                && let Some(place) = lags.iter().position(|lag| lag.pipe == frame.pipe)
+            {
+                told.push_back(lag_frame(&lags.swap_remove(place), meter));
+            }
+            told.push_back(frame);
+        }
+        told.extend(lags.iter().map(|lag| lag_frame(lag, meter)));
+        self.waiting_bytes = told.iter().map(|frame| frame.bytes().len()).sum();
+        self.frames = told;
+    }
+
+    /// Takes the next write, or nothing: the queue is empty or a write is under way.
+    pub fn gather(&mut self, pool: &mut Gatherer) -> Option<Chunk> {
+        if self.sending {
+            return None;
+        }
+        if self.lags.is_some() {
+            self.tell_lags(&pool.meter);
+        }
+        let first_bytes = self.frames.front()?.bytes().len();
+        let (mut count, mut bytes) = (1, first_bytes);
+        for frame in self.frames.iter().skip(1) {
+            if bytes + frame.bytes().len() > WRITE_BYTES_MAX {
+                break;
+            }
+            bytes += frame.bytes().len();
+            count += 1;
+        }
+        let chunk =
+            if count == 1 { Chunk::Frame(self.frames.pop_front()?) } else { Chunk::Run(self.run(count, bytes, pool)) };
+        self.waiting_bytes -= bytes;
+        self.sending_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.sending = true;
+        if self.frames.is_empty() {
+            pool.give_back(&mut self.frames);
+        }
+        Some(chunk)
+    }
+
+    /// The first `count` frames as one run: the last one again where the frames are the same.
+    fn run(&mut self, count: usize, bytes: usize, pool: &mut Gatherer) -> Rc<Run> {
+        let same = pool.run_frames.len() == count
+            && pool.run_frames.iter().zip(&self.frames).all(|(one, other)| Rc::ptr_eq(one, other));
+        if same && let Some(run) = &pool.run {
+            self.frames.drain(..count);
+            pool.runs_shared += 1;
+            return run.clone();
+        }
+        let mut copied = Vec::with_capacity(bytes);
+        pool.run_frames.clear();
+        for frame in self.frames.drain(..count) {
+            copied.extend_from_slice(frame.bytes());
+            pool.run_frames.push(frame);
+        }
+        pool.meter.add(bytes);
+        let run = Rc::new(Run { bytes: copied.into_boxed_slice(), meter: pool.meter.clone() });
+        pool.run = Some(run.clone());
+        pool.runs_copied += 1;
+        run
+    }
+}
+
+impl Gatherer {
+    /// Forgets the last run: called when a round of writes is over, so that it holds no memory while idle.
+    pub fn end_round(&mut self) {
+        self.run_frames.clear();
+        self.run = None;
+    }
+
+    fn give_back(&mut self, queue: &mut VecDeque<Rc<Frame>>) {
+        let queue = std::mem::take(queue);
+        if queue.capacity() != 0 && queue.capacity() <= SPARE_FRAMES_MAX && self.spare.len() < SPARE_QUEUES_MAX {
+            self.spare.push(queue);
+        }
+    }
+}
+
+fn lag_frame(lag: &Lag, meter: &Meter) -> Rc<Frame> {
+    Frame::other(encode::framed(|out| encode::lagged(out, &lag.name, lag.dropped.into())), meter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(pipe: u64, name: &str, number: usize, meter: &Meter) -> Rc<Frame> {
+        let data = number.to_string();
+        let bytes = encode::event_frame(name, "e", &data, encode::Sender::Application, 1);
+        Frame::event(bytes.into(), pipe, meter)
+    }
+
+    /// The text messages of a write, in order.
+    fn texts(chunk: &Chunk) -> Vec<String> {
+        let mut rest = chunk.as_ref();
+        let mut texts = Vec::new();
+        while !rest.is_empty() {
+            let (header, length) = match rest[1] {
+                126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+                short => (2, usize::from(short)),
+            };
+            texts.push(String::from_utf8_lossy(&rest[header..header + length]).into_owned());
+            rest = &rest[header + length..];
+        }
+        texts
+    }
+
+    #[test]
+    fn subscribers_with_the_same_frames_share_one_run() {
+        let mut pool = Gatherer::default();
+        let frames: Vec<_> = (0..3).map(|number| event(1, "a", number, &pool.meter)).collect();
+        let mut boxes: Vec<Outbox> = (0..3).map(|_| Outbox::default()).collect();
+        for outbox in &mut boxes {
+            for frame in &frames {
+                assert_eq!(outbox.push(frame.clone(), 0, WhenSlow::Close, &mut pool), Pushed::Queued);
+            }
+        }
+        let chunks: Vec<_> = boxes.iter_mut().filter_map(|outbox| outbox.gather(&mut pool)).collect();
+        assert_eq!((chunks.len(), pool.runs_copied, pool.runs_shared), (3, 1, 2));
+        assert!(chunks.iter().all(|chunk| texts(chunk).len() == 3));
+        assert!(boxes[0].gather(&mut pool).is_none(), "one write under way at a time");
+        boxes[0].sent();
+        assert!(boxes[0].gather(&mut pool).is_none());
+        pool.end_round();
+        drop((frames, chunks));
+        assert_eq!(pool.meter.bytes(), 0, "nothing is held when all is sent");
+    }
+
+    // C33
+    #[test]
+    fn what_is_left_out_is_counted_for_each_pipe_and_told_before_its_next_event() {
+        let mut pool = Gatherer::default();
+        let mut outbox = Outbox::default();
+        let size = event(1, "a", 0, &pool.meter).bytes().len();
+        let limit = size * 4;
+        let mut dropped = 0;
+        let reply = Frame::other(encode::framed(|out| out.extend_from_slice(b"reply")), &pool.meter);
+        let reply_bytes = reply.bytes().len();
+        assert_eq!(outbox.push(reply, limit, WhenSlow::DropOldest, &mut pool), Pushed::Queued);
+        for number in 0..9 {
+            let (pipe, name) = if number % 3 == 0 { (2, "b") } else { (1, "a") };
+            match outbox.push(event(pipe, name, number, &pool.meter), limit, WhenSlow::DropOldest, &mut pool) {
+                Pushed::Dropped(count) => dropped += count,
+                other => assert_eq!(other, Pushed::Queued),
+            }
+            assert!(outbox.queued_bytes() <= limit);
+        }
+        let kept = (limit - reply_bytes) / size;
+        assert_eq!(dropped as usize, 9 - kept);
+        let told = texts(&outbox.gather(&mut pool).expect("something waits"));
+        assert_eq!(told[0], "reply");
+        let lagged =
+            |name: &str| told.iter().position(|text| text.contains("lagged") && text.contains(&format!("\"{name}\"")));
+        let next = |name: &str| {
+            told.iter().position(|text| {
+                text.contains("\"event\",\"pipe\":\"") && text.contains(&format!("\"pipe\":\"{name}\",\"event\":\"e\""))
+            })
+        };
+        assert!(lagged("a") < next("a") && lagged("a").is_some(), "{told:?}");
+        let sum: u32 = told
+            .iter()
+            .filter_map(|text| text.split("\"dropped\":").nth(1))
+            .filter_map(|rest| rest.trim_end_matches('}').parse::<u32>().ok())
+            .sum();
+        assert_eq!(sum, dropped, "{told:?}");
+    }
+
+    #[test]
+    fn replies_alone_over_the_limit_close_and_are_never_left_out() {
+        let mut pool = Gatherer::default();
+        let mut outbox = Outbox::default();
+        let reply = |pool: &Gatherer| Frame::other(vec![0u8; 60], &pool.meter);
+        let frame = reply(&pool);
+        assert_eq!(outbox.push(frame, 100, WhenSlow::DropOldest, &mut pool), Pushed::Queued);
+        let frame = reply(&pool);
+        assert_eq!(outbox.push(frame, 100, WhenSlow::DropOldest, &mut pool), Pushed::TooSlow);
+        let big = event(1, "a", 0, &pool.meter);
+        assert_eq!(outbox.push(big, 100, WhenSlow::DropOldest, &mut pool), Pushed::Dropped(1));
+        assert_eq!(outbox.queued_bytes(), 60);
+        assert_eq!(outbox.push(event(1, "a", 1, &pool.meter.clone()), 10, WhenSlow::Close, &mut pool), Pushed::TooSlow);
+    }
+
+    #[test]
+    fn a_write_is_bounded() {
+        let mut pool = Gatherer::default();
+        let mut outbox = Outbox::default();
+        for _ in 0..3 {
+            let frame = Frame::other(vec![0u8; WRITE_BYTES_MAX / 2 + 1], &pool.meter);
+            outbox.push(frame, 0, WhenSlow::Close, &mut pool);
+        }
+        let first = outbox.gather(&mut pool).expect("the first");
+        assert!(first.as_ref().len() <= WRITE_BYTES_MAX);
+        assert_eq!(outbox.queued_bytes(), 3 * (WRITE_BYTES_MAX / 2 + 1));
+        outbox.sent();
+        assert_eq!(outbox.queued_bytes(), 2 * (WRITE_BYTES_MAX / 2 + 1));
+    }
+}

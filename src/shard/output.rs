@@ -1,0 +1,21 @@
+//! Everything that a worker's core may ask its shell for, besides the writes of [`super::Shard::next_write`].
+
+use super::connection::Handle;
+
+/// One effect, to be performed in the order given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Stop receiving from this connection. What was already received may still be handed in.
+    Pause(Handle),
+    /// Receive from it again.
+    Resume(Handle),
+    /// Nothing more will be written: end our side of the stream, keep receiving.
+    Finish(Handle),
+    /// The connection is over and its handle is void: close the socket.
+    Close {
+        /// Which.
+        connection: Handle,
+        /// Throw away what the kernel has not sent yet, instead of trying to deliver it.
+        reset: bool,
+    },
+}

@@ -1,0 +1,217 @@
+//! Bytes of an open connection: frames to messages, and what happens to input that must wait.
+
+use super::Shard;
+use super::connection::{Held, State, Until};
+use super::input::Now;
+use super::output::Output;
+use super::requests::Flow;
+use crate::bounds::MESSAGE_UNFINISHED_MS_MAX;
+use crate::protocol::codes::CloseCode;
+use crate::protocol::encode;
+use crate::protocol::frame::{self, Item, Reader};
+
+impl Shard {
+    /// Bytes came.
+    pub(super) fn received(&mut self, now: Now, slot: u32, bytes: &mut [u8]) {
+        match &mut self.slots[slot as usize].state {
+            State::Vacant => {}
+            State::Greeting(_) => self.received_greeting(now, slot, bytes),
+            State::Closing(_) => self.received_closing(slot, bytes),
+            State::Open(open) => {
+                open.heard_ms = now.ms();
+                open.awaits_pong = false;
+                match &mut open.held {
+                    // Receiving was stopped; this came before the stop took effect.
+                    Some(held) => {
+                        let before = held.bytes();
+                        held.rest.extend_from_slice(bytes);
+                        self.assembly_bytes = self.assembly_bytes + held.bytes() - before;
+                    }
+                    None => self.read(now, slot, bytes),
+                }
+            }
+        }
+    }
+
+    /// Takes messages off the bytes until they are used up, or one must wait, or the connection ends.
+    fn read(&mut self, now: Now, slot: u32, bytes: &mut [u8]) {
+        let message_bytes_max = self.shared.settings.config.limits.message_bytes as usize;
+        let Some(open) = self.open_mut(slot) else { return };
+        let mut reader = std::mem::take(&mut open.reader);
+        let kept_before = reader.kept_bytes();
+        let mut used = 0;
+        let flow = loop {
+            let (taken, item) = reader.next(&mut bytes[used..], message_bytes_max);
+            used += taken;
+            match item {
+                Ok(None) => break Flow::Next,
+                Ok(Some(item)) => match self.item(now, slot, item) {
+                    Flow::Next => {}
+                    other => break other,
+                },
+                Err(violation) => {
+                    let code = violation.close_code();
+                    self.counters.malformed += 1;
+                    self.begin_close(now, slot, code, code.reason(), false);
+                    break Flow::Closed;
+                }
+            }
+        };
+        match flow {
+            Flow::Closed => self.closed_while_reading(slot, reader, kept_before, &mut bytes[used..]),
+            Flow::Next => self.keep_reader(now, slot, reader, kept_before),
+            Flow::Wait { message, until } => {
+                self.keep_reader(now, slot, reader, kept_before);
+                self.hold(slot, message, bytes[used..].to_vec(), until);
+                let handle = self.handle_of(slot);
+                self.outputs.push(Output::Pause(handle));
+            }
+        }
+    }
+
+    fn keep_reader(&mut self, now: Now, slot: u32, reader: Reader, kept_before: usize) {
+        let kept = reader.kept_bytes();
+        let Some(open) = self.open_mut(slot) else { return };
+        if !reader.is_unfinished() {
+            open.unfinished_since_ms = 0;
+        } else if open.unfinished_since_ms == 0 {
+            open.unfinished_since_ms = now.ms().max(1);
+        }
+        open.reader = reader;
+        let unfinished = open.unfinished_since_ms;
+        self.assembly_bytes = self.assembly_bytes + kept - kept_before;
+        if unfinished == now.ms().max(1) {
+            self.wake_at(slot, unfinished + MESSAGE_UNFINISHED_MS_MAX);
+        }
+    }
+
+    /// The connection was closed by one of its own messages, while its reader was here. A closing gets it back, for the
+    /// peer's answer may already be among the bytes.
+    fn closed_while_reading(&mut self, slot: u32, reader: Reader, kept_before: usize, rest: &mut [u8]) {
+        self.assembly_bytes -= kept_before;
+        if let State::Closing(closing) = &mut self.slots[slot as usize].state
+            && let Some(place) = &mut closing.reader
+        {
+            *place = reader;
+            self.received_closing(slot, rest);
+        }
+    }
+
+    fn item(&mut self, now: Now, slot: u32, item: Item<'_>) -> Flow {
+        match item {
+            Item::Text(text) => self.message(now, slot, text),
+            Item::Pong(payload) => self.control(now, slot, payload.len()),
+            Item::Ping(payload) => {
+                let mut bytes = Vec::with_capacity(2 + payload.len());
+                frame::append_server_frame(&mut bytes, frame::opcode::PONG, payload);
+                self.send(slot, bytes);
+                self.control(now, slot, payload.len())
+            }
+            Item::Binary(_) => {
+                self.counters.malformed += 1;
+                let code = CloseCode::Unsupported;
+                self.begin_close(now, slot, code, code.reason(), false);
+                Flow::Closed
+            }
+            Item::Close(code, _) => {
+                self.answer_close(now, slot, code);
+                Flow::Closed
+            }
+        }
+    }
+
+    /// Keeps input until it can go on.
+    fn hold(&mut self, slot: u32, message: Option<String>, rest: Vec<u8>, until: Until) {
+        let handle = self.handle_of(slot);
+        let Some(open) = self.open_mut(slot) else { return };
+        let held = Held { message, rest, until };
+        let bytes = held.bytes();
+        open.held = Some(Box::new(held));
+        self.assembly_bytes += bytes;
+        match until {
+            Until::Room(rings) => self.stalled.push_back((handle, rings)),
+            Until::Time(at_ns) => self.wake_at(slot, at_ns.div_ceil(1_000_000)),
+        }
+    }
+
+    /// Goes on with held input. If it must wait again it is held again.
+    pub(super) fn resume(&mut self, now: Now, slot: u32) {
+        let Some(open) = self.open_mut(slot) else { return };
+        let Some(held) = open.held.take() else { return };
+        // Whoever is made to wait cannot show that it is alive (A8).
+        open.heard_ms = now.ms();
+        open.awaits_pong = false;
+        self.assembly_bytes -= held.bytes();
+        let Held { message, mut rest, .. } = *held;
+        if let Some(message) = message {
+            match self.message(now, slot, &message) {
+                Flow::Next => {}
+                Flow::Wait { message, until } => return self.hold(slot, message, rest, until),
+                Flow::Closed => return self.received_closing(slot, &mut rest),
+            }
+        }
+        self.read(now, slot, &mut rest);
+        let handle = self.handle_of(slot);
+        match self.open_mut(slot) {
+            Some(open) if open.held.is_none() => self.outputs.push(Output::Resume(handle)),
+            _ => {}
+        }
+    }
+
+    /// An open connection's turn: expiry, held input, the unfinished message, the ping; and when to look again.
+    pub(super) fn look_at_open(&mut self, now: Now, slot: u32) {
+        if let Some((code, reason)) = self.overdue(now, slot) {
+            return self.begin_close(now, slot, code, &reason, false);
+        }
+        let ms = now.ms();
+        let ping_ms = u64::from(self.shared.settings.config.edge.ping_s) * 1_000;
+        let Some(open) = self.open_mut(slot) else { return };
+        if open.held.as_ref().is_some_and(|held| matches!(held.until, Until::Time(at_ns) if at_ns <= now.mono_ns)) {
+            self.resume(now, slot);
+        }
+        let Some(open) = self.open_mut(slot) else { return };
+        if ms >= open.ping_at_ms {
+            open.ping_at_ms = ms + ping_ms;
+            open.awaits_pong = open.held.is_none();
+            self.counters.pings += 1;
+            let mut bytes = Vec::with_capacity(2);
+            frame::append_server_frame(&mut bytes, frame::opcode::PING, &[]);
+            self.send(slot, bytes);
+        }
+        let Some(open) = self.open_mut(slot) else { return };
+        let mut next_ms = open.ping_at_ms.min(open.leave_at_ms);
+        if open.expires_at_ms != u64::MAX {
+            next_ms = next_ms.min(ms + open.expires_at_ms.saturating_sub(now.unix_ms));
+        }
+        if open.unfinished_since_ms != 0 {
+            next_ms = next_ms.min(open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX);
+        }
+        if let Some(Held { until: Until::Time(at_ns), .. }) = open.held.as_deref() {
+            next_ms = next_ms.min(at_ns.div_ceil(1_000_000));
+        }
+        self.wake_at(slot, next_ms);
+    }
+
+    /// Why the connection must end now, if it must.
+    fn overdue(&mut self, now: Now, slot: u32) -> Option<(CloseCode, String)> {
+        let drain_ms = u64::from(self.shared.settings.config.edge.drain_s) * 1_000;
+        let open = self.open_mut(slot)?;
+        let ms = now.ms();
+        let unfinished = open.unfinished_since_ms != 0 && ms >= open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX;
+        if now.unix_ms >= open.expires_at_ms {
+            Some((CloseCode::Expired, CloseCode::Expired.reason().into()))
+        } else if ms >= open.leave_at_ms {
+            Some((CloseCode::Draining, format!("retry_after_ms={}", super::closing::reconnect_in_ms(drain_ms, 0))))
+        } else if unfinished || (open.awaits_pong && ms >= open.ping_at_ms) {
+            Some((CloseCode::Silent, CloseCode::Silent.reason().into()))
+        } else {
+            None
+        }
+    }
+
+    /// Tells a client that it is being slowed down.
+    pub(super) fn tell_throttled(&mut self, slot: u32, retry_after_ms: u64) {
+        self.counters.throttled += 1;
+        self.send(slot, encode::framed(|out| encode::throttled(out, retry_after_ms)));
+    }
+}

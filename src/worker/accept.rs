@@ -1,0 +1,239 @@
+//! New sockets: listening, accepting, and placing them where there is room.
+//!
+//! Every worker listens on the same addresses (SO_REUSEPORT), so that the kernel spreads the handshakes. It spreads them
+//! by hash and not by load: a worker that holds clearly more than the mean hands the socket over before the handshake
+//! (INVARIANTS 25).
+//!
+//! Accepting is never awaited, only readiness is: a dropped accept of the runtime leaks its socket. Out of descriptors:
+//! one that is kept in reserve is given up, the peer is told 503, and it is taken back.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::future::poll_fn;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+
+use crossbeam_utils::CachePadded;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::bell::EventFd;
+use crate::mesh::doorbell::Bell;
+use crate::protocol::codes::Code;
+use crate::protocol::handshake::Refusal;
+
+/// Handshakes that the kernel may queue for one listener.
+const BACKLOG: i32 = 4096;
+/// Bytes that the kernel takes from us for a slow peer before it says "wait". With one write of at most 64 KiB this
+/// bounds what still passes after a revocation (INVARIANTS 10).
+const NOT_SENT_BYTES_MAX: u32 = 128 * 1024;
+/// A worker that holds this many more connections than 5/4 of the mean hands new ones over.
+const HANDOFF_SLACK: u32 = 16;
+
+/// Makes the listening sockets of all workers: each worker gets one for every address.
+///
+/// # Errors
+/// The address that could not be listened on, and why.
+pub fn listen(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Listeners>, (SocketAddr, io::Error)> {
+    let mut all: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+    for address in addresses {
+        let mut address = *address;
+        for listeners in &mut all {
+            let listener = listener(address).map_err(|error| (address, error))?;
+            // Port 0 stands for one free port, the same for all workers.
+            address = listener.local_addr().map_err(|error| (address, error))?;
+            listeners.push(listener);
+        }
+    }
+    Ok(all.into_iter().map(|listeners| Listeners { listeners, reserve: File::open("/dev/null").ok() }).collect())
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // Accepted sockets inherit these two.
+    socket.set_tcp_nodelay(true)?;
+    set_not_sent_bytes_max(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn set_not_sent_bytes_max(socket: &Socket) -> io::Result<()> {
+    let value = NOT_SENT_BYTES_MAX;
+    // SAFETY: the value is four readable bytes, as the option wants.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The listening sockets of one worker.
+pub struct Listeners {
+    listeners: Vec<TcpListener>,
+    reserve: Option<File>,
+}
+
+/// Tells the watchers that everybody at the door was taken in.
+#[derive(Clone, Default)]
+pub struct Answered(Rc<RefCell<Vec<Waker>>>);
+
+impl Answered {
+    /// They may look at the door again.
+    pub fn notify(&self) {
+        let mut waiting = self.0.borrow_mut();
+        if !waiting.is_empty() {
+            waiting.drain(..).for_each(Waker::wake);
+        }
+    }
+}
+
+impl Listeners {
+    /// The addresses, with the ports that were chosen.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Watches the listeners from the runtime of this thread: whenever somebody waits, `knocked` is set and the worker's
+    /// bell rung, once until [`Answered::notify`].
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn watch(&self, knocked: &Rc<Cell<bool>>, bell: &Arc<EventFd>) -> io::Result<Answered> {
+        let answered = Answered::default();
+        for listener in &self.listeners {
+            let door = monoio::net::TcpListener::from_std(listener.try_clone()?)?;
+            let (knocked, bell, answered) = (knocked.clone(), bell.clone(), answered.clone());
+            monoio::spawn(async move {
+                while door.readable(false).await.is_ok() {
+                    knocked.set(true);
+                    bell.ring();
+                    let mut asked = false;
+                    poll_fn(|context| {
+                        if asked && !knocked.get() {
+                            return Poll::Ready(());
+                        }
+                        asked = true;
+                        answered.0.borrow_mut().push(context.waker().clone());
+                        Poll::Pending
+                    })
+                    .await;
+                }
+            });
+        }
+        Ok(answered)
+    }
+
+    /// The next socket that waits; None: nobody does, or none can be taken now.
+    pub fn accept(&mut self) -> Option<(OwnedFd, SocketAddr)> {
+        for place in 0..self.listeners.len() {
+            loop {
+                match self.listeners[place].accept() {
+                    Ok((socket, peer)) => return Some((socket.into(), peer)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                        if !self.turn_away(place) {
+                            break;
+                        }
+                    }
+                    // The peer has gone meanwhile; the next one may be there.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        tracing::warn!("accept failed: {error}");
+                        break;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Out of descriptors: uses the reserved one to tell the next peer so. False: not possible either.
+    fn turn_away(&mut self, place: usize) -> bool {
+        self.reserve = None;
+        let turned_away = match self.listeners[place].accept() {
+            Ok((socket, _)) => {
+                refuse(socket);
+                true
+            }
+            Err(_) => false,
+        };
+        self.reserve = File::open("/dev/null").ok();
+        turned_away
+    }
+}
+
+/// Says 503 to a peer that no descriptor is left for.
+fn refuse(mut socket: TcpStream) {
+    tracing::warn!("out of file descriptors: a connection was refused; raise the open-files limit (ulimit -n)");
+    let refusal = Refusal::new(Code::Overloaded, "The server is out of file descriptors").with_retry_after_s(5);
+    // Whoever does not get the answer sees the connection end; there is nothing better to do.
+    let _ = socket.set_nonblocking(true);
+    let _ = socket.write(&refusal.encode());
+    let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
+}
+
+type Handed = VecDeque<(OwnedFd, SocketAddr)>;
+
+/// Sockets on their way from one worker to another. Off the path of messages, hence simply locked.
+pub struct Handoffs(Box<[(AtomicU32, Mutex<Handed>)]>);
+
+impl Handoffs {
+    /// For so many workers.
+    pub fn new(workers: usize) -> Arc<Handoffs> {
+        Arc::new(Handoffs((0..workers).map(|_| Default::default()).collect()))
+    }
+
+    /// Which other worker should have the next connection, if not this one.
+    pub fn better_place(&self, worker: usize, loads: &[CachePadded<AtomicU32>]) -> Option<usize> {
+        let mine = loads[worker].load(Relaxed);
+        let (least, total) = loads.iter().enumerate().fold(((worker, mine), 0u64), |(least, total), (other, load)| {
+            let load = load.load(Relaxed) + self.0[other].0.load(Relaxed);
+            (if load < least.1 { (other, load) } else { least }, total + u64::from(load))
+        });
+        let mean = total / loads.len() as u64;
+        let over = u64::from(mine) > mean + mean / 4 + u64::from(HANDOFF_SLACK);
+        (over && least.0 != worker).then_some(least.0)
+    }
+
+    /// Gives a socket to another worker, which must be rung then.
+    pub fn give(&self, to: usize, socket: OwnedFd, peer: SocketAddr) {
+        let (count, queue) = &self.0[to];
+        queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((socket, peer));
+        count.fetch_add(1, Relaxed);
+    }
+
+    /// Whether something waits for this worker.
+    pub fn has(&self, worker: usize) -> bool {
+        self.0[worker].0.load(Relaxed) > 0
+    }
+
+    /// The next socket for this worker.
+    pub fn take(&self, worker: usize) -> Option<(OwnedFd, SocketAddr)> {
+        if !self.has(worker) {
+            return None;
+        }
+        let (count, queue) = &self.0[worker];
+        let taken = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        if taken.is_some() {
+            count.fetch_sub(1, Relaxed);
+        }
+        taken
+    }
+}

@@ -1,0 +1,347 @@
+//! The shell of one worker: the only code that knows sockets, threads' runtimes and the time.
+//!
+//! One tick: take what happened (new sockets, bytes, finished writes, the rings, the deadline), let the shard decide,
+//! start writes, hand over to the other workers and to the kernel. Only when there is nothing to do does it sleep, as
+//! the very last act after arming its doorbell. Nothing is ever held back by a timer: while writes are under way the
+//! next ones gather by themselves, so batching grows with load (INVARIANTS 16).
+//!
+//! The runtime (monoio) gives the thread its sleep and its timer; sockets are not in it but in the [`engine`], which
+//! holds no task and no buffer for an idle connection.
+
+mod accept;
+mod bell;
+mod clock;
+pub mod engine;
+
+pub use accept::{Handoffs, Listeners, listen};
+pub use bell::EventFd;
+pub use clock::Clock;
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use engine::{Backend, BufferSizes, Engine, Event, Key, StableBytes};
+use monoio::net::TcpStream;
+
+use crate::bounds::{SWEEP_MS, WRITES_PER_SLICE};
+use crate::mesh::port::Port;
+use crate::shard::connection::Handle;
+use crate::shard::input::Input;
+use crate::shard::outbox::Chunk;
+use crate::shard::output::Output;
+use crate::shard::shared::Shared;
+use crate::shard::{MeshParcel, Shard};
+
+// SAFETY: a chunk is a counted reference to a frame or a run; their bytes lie on the heap and never change.
+unsafe impl StableBytes for Chunk {}
+
+/// Events of sockets taken before anything else is looked at again.
+const EVENTS_PER_TICK: usize = 512;
+/// Sockets accepted before anything else is looked at again.
+const ACCEPTS_PER_TICK: usize = 128;
+/// Busy ticks between two looks at the listeners, where nothing told that there is somebody.
+const TICKS_PER_ACCEPT: u32 = 64;
+
+/// What the main thread may ask all workers for.
+#[derive(Default)]
+pub struct Orders {
+    /// Counts requests to write the counters into the log.
+    pub reports: AtomicU32,
+}
+
+/// What one worker is given.
+pub struct Parts {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// This worker's end of the mesh.
+    pub port: Port<MeshParcel>,
+    /// Its doorbell.
+    pub bell: Arc<EventFd>,
+    /// Its listening sockets.
+    pub listeners: Listeners,
+    /// Sockets that workers hand to each other.
+    pub handoffs: Arc<Handoffs>,
+    /// Orders of the main thread.
+    pub orders: Arc<Orders>,
+    /// The process's clock.
+    pub clock: Clock,
+    /// Whether io_uring may be used.
+    pub backend: Backend,
+}
+
+/// Runs a worker on the calling thread until the server has drained.
+///
+/// # Errors
+/// The thread's rings could not be made, or one became unusable.
+pub fn run(parts: Parts) -> io::Result<()> {
+    let (engine, refused) = Engine::new(parts.backend, BufferSizes::default())?;
+    if let Some(reason) = refused {
+        tracing::warn!("io_uring is not available here ({reason}); worker {} uses epoll", parts.port.worker());
+    }
+    match engine.backend() {
+        Backend::Uring => {
+            let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build()?;
+            runtime.block_on(Worker::new(parts, engine)?.run())
+        }
+        Backend::Epoll => {
+            let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build()?;
+            runtime.block_on(Worker::new(parts, engine)?.run())
+        }
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    shard: Shard,
+    engine: Engine<Chunk>,
+    /// The engine's key of each slot of the shard.
+    keys: Vec<Option<Key>>,
+    listeners: Listeners,
+    handoffs: Arc<Handoffs>,
+    orders: Arc<Orders>,
+    clock: Clock,
+    bell: Arc<EventFd>,
+    outputs: Vec<Output>,
+    /// Somebody waits at a listener.
+    knocked: Rc<Cell<bool>>,
+    ticks_since_accept: u32,
+    reported: u32,
+    draining: bool,
+}
+
+/// What a sleep ended by.
+enum Woken {
+    ByEvent,
+    ByTime,
+}
+
+impl Worker {
+    fn new(parts: Parts, mut engine: Engine<Chunk>) -> io::Result<Worker> {
+        engine.watch_bell(parts.bell.raw())?;
+        let shard = Shard::new(parts.shared.clone(), parts.port, parts.clock.now());
+        Ok(Worker {
+            shared: parts.shared,
+            shard,
+            engine,
+            keys: Vec::new(),
+            listeners: parts.listeners,
+            handoffs: parts.handoffs,
+            orders: parts.orders,
+            clock: parts.clock,
+            bell: parts.bell,
+            outputs: Vec::new(),
+            knocked: Rc::new(Cell::new(true)),
+            ticks_since_accept: 0,
+            reported: 0,
+            draining: false,
+        })
+    }
+
+    async fn run(mut self) -> io::Result<()> {
+        let door = pollable(self.engine.wait_fd())?;
+        let answered = self.listeners.watch(&self.knocked, &self.bell)?;
+        self.shared.worker_ready();
+        while !self.is_over() {
+            self.tick()?;
+            if self.knocked.get() {
+                self.accept();
+            }
+            if !self.knocked.get() {
+                answered.notify();
+            }
+            if self.has_work() || !self.shard.port().arm() {
+                continue;
+            }
+            if self.engine.before_wait()? || self.knocked.get() || self.handoffs.has(self.shard.port().worker()) {
+                self.shard.port().disarm();
+                continue;
+            }
+            match self.sleep(&door).await? {
+                Woken::ByEvent => drop(self.shard.port().disarm()),
+                Woken::ByTime => drop(self.shard.port().sweep()),
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> io::Result<()> {
+        self.ticks_since_accept += 1;
+        if self.ticks_since_accept >= TICKS_PER_ACCEPT {
+            self.accept();
+        }
+        self.adopt();
+        let now = self.clock.now();
+        for _ in 0..EVENTS_PER_TICK {
+            let Some(event) = self.engine.next() else { break };
+            match event {
+                Event::Received { user, mut bytes } => {
+                    self.shard.handle(now, Input::Received { connection: handle(user), bytes: &mut bytes });
+                }
+                Event::Ended { user, .. } => self.shard.handle(now, Input::Ended { connection: handle(user) }),
+                Event::Sent { user, ok } => self.shard.handle(now, Input::Sent { connection: handle(user), ok }),
+                Event::Bell => {}
+            }
+        }
+        self.shard.handle(now, Input::Rings);
+        if self.shard.deadline_ms().is_some_and(|at_ms| at_ms <= now.ms()) {
+            self.shard.handle(now, Input::Time);
+        }
+        self.obey();
+        self.perform();
+        self.write();
+        self.shard.publish();
+        self.engine.submit()
+    }
+
+    fn has_work(&mut self) -> bool {
+        self.shard.has_writes() || self.knocked.get()
+    }
+
+    /// Takes up what the main thread asked for.
+    fn obey(&mut self) {
+        if self.shared.is_draining() && !self.draining {
+            self.draining = true;
+            let now = self.clock.now();
+            self.shard.handle(now, Input::Drain);
+        }
+        let reports = self.orders.reports.load(Relaxed);
+        if reports != self.reported {
+            self.reported = reports;
+            self.report();
+        }
+    }
+
+    /// Draining, and nobody is left.
+    fn is_over(&self) -> bool {
+        self.draining && self.shard.connections() == 0
+    }
+
+    fn perform(&mut self) {
+        self.shard.take_outputs(&mut self.outputs);
+        for output in self.outputs.drain(..) {
+            let handle = match output {
+                Output::Pause(handle) | Output::Resume(handle) | Output::Finish(handle) => handle,
+                Output::Close { connection, .. } => connection,
+            };
+            let Some(key) = self.keys.get_mut(handle.slot as usize) else { continue };
+            let Some(known) = *key else { continue };
+            match output {
+                Output::Pause(_) => self.engine.set_receiving(known, false),
+                Output::Resume(_) => self.engine.set_receiving(known, true),
+                Output::Finish(_) => self.engine.finish(known),
+                Output::Close { reset, .. } => {
+                    *key = None;
+                    self.engine.close(known, reset);
+                }
+            }
+        }
+    }
+
+    /// Starts a slice of the writes that wait.
+    fn write(&mut self) {
+        for _ in 0..WRITES_PER_SLICE {
+            let Some((handle, chunk)) = self.shard.next_write() else { break };
+            match self.keys.get(handle.slot as usize) {
+                Some(Some(key)) => self.engine.send(*key, chunk),
+                _ => {
+                    let now = self.clock.now();
+                    self.shard.handle(now, Input::Sent { connection: handle, ok: false });
+                }
+            }
+        }
+    }
+
+    /// Takes everybody who waits at the listeners; places them on the worker that has least.
+    fn accept(&mut self) {
+        self.ticks_since_accept = 0;
+        self.knocked.set(false);
+        for _ in 0..ACCEPTS_PER_TICK {
+            let Some((socket, peer)) = self.listeners.accept() else { return };
+            let worker = self.shard.port().worker();
+            match self.handoffs.better_place(worker, &self.shared.loads) {
+                Some(other) => {
+                    self.handoffs.give(other, socket, peer);
+                    self.shard.port().ring(other);
+                }
+                None => self.open(socket, peer),
+            }
+        }
+        self.knocked.set(true);
+    }
+
+    /// Takes the sockets that others handed over.
+    fn adopt(&mut self) {
+        let worker = self.shard.port().worker();
+        while let Some((socket, peer)) = self.handoffs.take(worker) {
+            self.open(socket, peer);
+        }
+    }
+
+    fn open(&mut self, socket: OwnedFd, peer: std::net::SocketAddr) {
+        let now = self.clock.now();
+        let handle = self.shard.accept(now, peer);
+        let slot = handle.slot as usize;
+        if self.keys.len() <= slot {
+            self.keys.resize(slot + 1, None);
+        }
+        // A slot that was evicted to make room is given up here before it is used again.
+        self.perform();
+        match self.engine.add(socket, user(handle)) {
+            Ok(key) => self.keys[slot] = Some(key),
+            Err(error) => {
+                tracing::warn!("a socket could not be taken: {error}");
+                self.shard.handle(now, Input::Ended { connection: handle });
+            }
+        }
+    }
+
+    async fn sleep(&mut self, door: &TcpStream) -> io::Result<Woken> {
+        let now_ms = self.clock.now().ms();
+        let until_ms = self.shard.deadline_ms().unwrap_or(u64::MAX);
+        let most_ms = until_ms.saturating_sub(now_ms).clamp(1, SWEEP_MS);
+        match monoio::time::timeout(Duration::from_millis(most_ms), door.readable(false)).await {
+            Ok(ready) => ready.map(|()| Woken::ByEvent),
+            Err(_) => Ok(Woken::ByTime),
+        }
+    }
+
+    /// Writes the counters into the log.
+    fn report(&mut self) {
+        let worker = self.shard.port().worker();
+        let mesh = self.shard.port().counters();
+        let engine = self.engine.counters();
+        let (shared, copied) = self.shard.runs();
+        tracing::info!(
+            "worker {worker}: connections={} open={} pipes={} subscriptions={} frame_bytes={} runs_shared={shared} \
+             runs_copied={copied} {} mesh={mesh:?} sockets={engine:?}",
+            self.shard.connections(),
+            self.shard.open_connections(),
+            self.shard.pipes().len(),
+            self.shard.pipes().subscriptions(),
+            self.shard.frame_bytes(),
+            self.shard.counters(),
+        );
+    }
+}
+
+fn user(handle: Handle) -> u64 {
+    u64::from(handle.generation) << 32 | u64::from(handle.slot)
+}
+
+fn handle(user: u64) -> Handle {
+    Handle { slot: user as u32, generation: (user >> 32) as u32 }
+}
+
+/// A descriptor of any kind as something that the runtime can await: it is only ever polled, never read.
+fn pollable(fd: RawFd) -> io::Result<TcpStream> {
+    // SAFETY: the descriptor is open: its owner is alive in the caller.
+    let own = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
+    // SAFETY: the duplicate is owned here and given away. The type says "socket"; polling works on any descriptor.
+    let stream = unsafe { std::net::TcpStream::from_raw_fd(own.into_raw_fd()) };
+    TcpStream::from_std(stream)
+}
