@@ -28,6 +28,7 @@ const EXIT_WRONG: u8 = 2;
 
 /// Runs the server until it is told to stop.
 pub fn serve(config: Config) -> ExitCode {
+    log_to_stderr();
     match Settings::new(config) {
         Ok(settings) => run(settings, |_| {}),
         Err(error) => {
@@ -35,6 +36,14 @@ pub fn serve(config: Config) -> ExitCode {
             ExitCode::from(EXIT_WRONG)
         }
     }
+}
+
+/// Log lines go to stderr: what went on, without tokens or payloads. `RUST_LOG` chooses how much; default `info`.
+pub fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // A second call, as in tests, changes nothing.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).try_init();
 }
 
 /// Runs a server with these settings. `started` is told the addresses once every worker accepts.

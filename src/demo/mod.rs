@@ -12,6 +12,7 @@ const PAGE: &str = include_str!("page.html");
 
 /// Runs the demonstration until it is told to stop.
 pub fn run(listen: SocketAddr) -> ExitCode {
+    crate::run::log_to_stderr();
     let mut key = [0u8; 32];
     if let Err(error) = getrandom::fill(&mut key) {
         tracing::error!("no randomness from the system: {error}");

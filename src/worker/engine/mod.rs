@@ -23,6 +23,7 @@
 //! The engine belongs to the thread that made it (`!Send`), which the kernel is told too.
 
 mod epoll;
+mod operation;
 mod pool;
 mod sends;
 mod slots;

@@ -1,13 +1,13 @@
-//! One suite for both backends, over real loopback sockets. Every wait is for an event through `wait_fd`: an engine
-//! that forgets to become readable fails here by timing out. Where io_uring is forbidden its half passes unrun; the
+//! One suite for both backends, over real loopback sockets. Where io_uring is forbidden its half passes unrun; the
 //! last test shows that this is said, and that epoll serves instead.
 
+mod rig;
+
 use super::*;
-use std::collections::HashMap;
+use rig::{Rig, buffer, many_descriptors, more_than_the_kernel_takes, pair, pattern};
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,159 +56,6 @@ suite! {
     dropping_cuts_off_sends,
     a_chunk_outlives_its_engine,
     a_flood_delays_nobody,
-}
-
-/// What one socket has told.
-#[derive(Default)]
-struct Story {
-    bytes: Vec<u8>,
-    ended: Option<Option<i32>>,
-    sent: usize,
-    failed: usize,
-}
-
-struct Rig {
-    engine: Engine<Buffer>,
-    stories: HashMap<u64, Story>,
-    bells: usize,
-    /// Chunks are kept here while `keeps`.
-    kept: Vec<Chunk>,
-    keeps: bool,
-    events_per_tick: usize,
-}
-
-impl Rig {
-    fn new(make: Make) -> Rig {
-        Rig::with(make, BufferSizes::default())
-    }
-
-    fn with(make: Make, sizes: BufferSizes) -> Rig {
-        let engine = make(sizes).expect("an engine");
-        Rig { engine, stories: HashMap::new(), bells: 0, kept: Vec::new(), keeps: false, events_per_tick: 256 }
-    }
-
-    /// A new connection known as `user`; its client end.
-    fn connect(&mut self, user: u64) -> (Key, TcpStream) {
-        let (server, client) = pair();
-        let key = self.engine.add(server, user).expect("added");
-        (key, client)
-    }
-
-    fn story(&mut self, user: u64) -> &mut Story {
-        self.stories.entry(user).or_default()
-    }
-
-    fn received(&self, user: u64) -> usize {
-        self.stories.get(&user).map_or(0, |story| story.bytes.len())
-    }
-
-    /// One tick; the number of its events.
-    fn tick(&mut self) -> usize {
-        self.engine.submit().expect("submit");
-        self.take_events()
-    }
-
-    fn take_events(&mut self) -> usize {
-        for count in 0..self.events_per_tick {
-            match self.engine.next() {
-                None => return count,
-                Some(Event::Bell) => self.bells += 1,
-                Some(Event::Sent { user, ok: true }) => self.story(user).sent += 1,
-                Some(Event::Sent { user, ok: false }) => self.story(user).failed += 1,
-                Some(Event::Ended { user, error }) => {
-                    let error = error.map(|error| error.raw_os_error().expect("from the kernel"));
-                    assert!(self.story(user).ended.replace(error).is_none(), "an end is told once");
-                }
-                Some(Event::Received { user, bytes }) => {
-                    assert!(!bytes.is_empty());
-                    let story = self.story(user);
-                    assert!(story.ended.is_none(), "nothing follows an end");
-                    story.bytes.extend_from_slice(&bytes);
-                    if self.keeps {
-                        self.kept.push(bytes);
-                    }
-                }
-            }
-        }
-        self.events_per_tick
-    }
-
-    /// Ticks until `done`, sleeping on `wait_fd` where there is nothing to do.
-    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Rig) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !done(self) {
-            assert!(Instant::now() < deadline, "still not: {what}");
-            // A tick without events may still have been the one that ended the last closing.
-            if self.tick() == 0 && !done(self) && !self.engine.before_wait().expect("submit") {
-                assert!(readable(self.engine.wait_fd(), PATIENCE), "asleep for ever: {what}");
-            }
-        }
-    }
-
-    /// Ticks until nothing has come for a while.
-    fn until_quiet(&mut self) {
-        let deadline = Instant::now() + PATIENCE / 4;
-        let mut quiet = 0;
-        while quiet < 3 {
-            assert!(Instant::now() < deadline, "still not quiet");
-            quiet = if self.tick() > 0 { 0 } else { quiet + 1 };
-            if quiet > 0 && !self.engine.before_wait().expect("submit") {
-                readable(self.engine.wait_fd(), Duration::from_millis(1));
-            }
-        }
-    }
-
-    /// Ticks for a moment, whatever happens.
-    fn for_a_moment(&mut self) {
-        let end = Instant::now() + MOMENT;
-        while Instant::now() < end {
-            if self.tick() == 0 && !self.engine.before_wait().expect("submit") {
-                readable(self.engine.wait_fd(), Duration::from_millis(5));
-            }
-        }
-    }
-}
-
-fn pair() -> (OwnedFd, TcpStream) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");
-    let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
-    client.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    client.set_nodelay(true).expect("nodelay");
-    (listener.accept().expect("accept").0.into(), client)
-}
-
-fn readable(fd: RawFd, timeout: Duration) -> bool {
-    let mut polled = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one pollfd, which lives through the call.
-    unsafe { libc::poll(&raw mut polled, 1, timeout.as_millis() as i32) == 1 }
-}
-
-/// Bytes whose order shows.
-fn pattern(bytes: usize) -> Vec<u8> {
-    (0..bytes as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
-}
-
-fn buffer(bytes: &[u8]) -> Buffer {
-    Arc::from(bytes)
-}
-
-/// A buffer that stays in flight while the peer does not read.
-fn more_than_the_kernel_takes() -> Buffer {
-    Arc::from(vec![7; 48 << 20])
-}
-
-/// Held by tests that use thousands of descriptors, so that the limit is not exceeded together; raises the limit too.
-fn many_descriptors() -> MutexGuard<'static, ()> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes and then reads one `rlimit`. Refusal shows when descriptors run out.
-    unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        limit.rlim_cur = limit.rlim_max;
-        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-    }
-    guard
 }
 
 fn two_thousand_sockets_echo(make: Make) {
