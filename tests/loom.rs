@@ -20,8 +20,8 @@ fn participants(count: usize, entries: usize) -> Vec<(Port<usize>, Arc<Notify>)>
     mesh(boxed.collect(), entries).into_iter().zip(bells).collect()
 }
 
-/// Sends `entries` to `target` and takes as many as `takes` from anybody, asleep whenever there is nothing to do. Publishes
-/// each entry by itself, so that `producer_waits` is raised when the consumer may be at work already.
+/// Sends `entries` to `target` and takes as many as `takes` from anybody, asleep whenever there is nothing to do. Each
+/// entry is published by itself, so that `producer_waits` is raised when the consumer may be at work already.
 fn act(port: &mut Port<usize>, bell: &Notify, target: usize, entries: usize, takes: usize) {
     let (mut sent, mut taken) = (0, 0);
     while sent < entries || taken < takes {

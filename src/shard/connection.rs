@@ -3,7 +3,7 @@
 //! Invariant: only [`Open`] holds an identity, grants and subscriptions, so nothing can be allowed before the handshake
 //! has decided or after the closing began. A handle names (slot, generation); the slot is reused, the pair never is.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::admission::{Pending, Seats};
 use super::deadlines::Wake;
@@ -48,8 +48,8 @@ pub(super) struct Greeting {
     pub buffer: Vec<u8>,
     /// Length at which the head is looked at again, so that single bytes cost no rescans.
     pub look_at_bytes: usize,
-    /// Counted against the handshakes under way.
-    pub pending: Pending,
+    /// Counted against the handshakes under way, until this is dropped.
+    pub _pending: Pending,
 }
 
 /// Identified and served.
@@ -61,7 +61,6 @@ pub(super) struct Open {
     pub seats: Seats,
     pub reader: Reader,
     pub buckets: [Bucket; super::throttle::KINDS],
-    pub ip: IpAddr,
     /// Unix milliseconds; `u64::MAX` = never.
     pub expires_at_ms: u64,
     /// When the last byte came, on the monotonic clock.

@@ -35,7 +35,6 @@ struct Admitted {
     response: Vec<u8>,
     decision: Option<Decision>,
     seats: Seats,
-    ip: IpAddr,
     /// Bytes of the buffer that were the head.
     consumed: usize,
 }
@@ -82,26 +81,40 @@ impl Shard {
 
     /// Makes room for one more handshake: the oldest goes, or the oldest of one address if it has had its second.
     pub(super) fn evict_greeting(&mut self, now: Now, of: Option<IpAddr>) {
-        let slots = &self.slots;
-        let is_greeting = |handle: &Handle| {
-            let slot = &slots[handle.slot as usize];
-            slot.generation == handle.generation && matches!(slot.state, State::Greeting(_))
-        };
-        // Entries of handshakes that are over are thrown out when they make up half of the list.
-        if self.greeting.len() > 2 * self.greetings + 64 {
-            self.greeting.retain(is_greeting);
+        let mut place = 0;
+        while let Some(handle) = self.greeting.get(place).copied() {
+            let slot = &self.slots[handle.slot as usize];
+            let State::Greeting(greeting) = &slot.state else {
+                self.greeting.remove(place);
+                continue;
+            };
+            if slot.generation != handle.generation {
+                self.greeting.remove(place);
+                continue;
+            }
+            let fits = match of {
+                None => true,
+                // They stand in the order of their age: those behind are younger still.
+                Some(_) if now.ms() < greeting.began_ms + HANDSHAKE_GRACE_MS => return,
+                Some(ip) => cap_key(greeting.peer.ip()) == cap_key(ip),
+            };
+            if fits {
+                self.greeting.remove(place);
+                self.counters.handshakes_evicted += 1;
+                return self.drop_connection(handle.slot, false);
+            }
+            place += 1;
         }
-        let candidate = self.greeting.iter().position(|handle| {
-            let slot = &slots[handle.slot as usize];
-            let State::Greeting(greeting) = &slot.state else { return false };
-            let fits = of.is_none_or(|ip| {
-                cap_key(greeting.peer.ip()) == cap_key(ip) && now.ms() >= greeting.began_ms + HANDSHAKE_GRACE_MS
+    }
+
+    /// Throws the entries of handshakes that are over out of the list, when they make up half of it.
+    pub(super) fn tidy_greetings(&mut self) {
+        if self.greeting.len() > 2 * self.greetings + 64 {
+            let slots = &self.slots;
+            self.greeting.retain(|handle| {
+                let slot = &slots[handle.slot as usize];
+                slot.generation == handle.generation && matches!(slot.state, State::Greeting(_))
             });
-            slot.generation == handle.generation && fits
-        });
-        if let Some(handle) = candidate.and_then(|place| self.greeting.remove(place)) {
-            self.counters.handshakes_evicted += 1;
-            self.drop_connection(handle.slot, false);
         }
     }
 
@@ -190,7 +203,7 @@ impl Shard {
             let summed = settings.summed.any();
             seats.identify(limits, summed, identity.tenant.as_deref(), &identity.id).map_err(too_many)?;
         }
-        Ok(Admitted { response: handshake::accept(&upgrade), decision, seats, ip, consumed: 0 })
+        Ok(Admitted { response: handshake::accept(&upgrade), decision, seats, consumed: 0 })
     }
 
     /// Whose token it is. None: anonymous, where that is allowed. A token that is present and invalid never falls
@@ -237,7 +250,6 @@ impl Shard {
             seats: admitted.seats,
             reader: Default::default(),
             buckets: Default::default(),
-            ip: admitted.ip,
             expires_at_ms: expires_at_ms.unwrap_or(u64::MAX),
             heard_ms: now.ms(),
             ping_at_ms,

@@ -130,10 +130,11 @@ impl Shard {
             began_ms: now.ms(),
             buffer: Vec::new(),
             look_at_bytes: 0,
-            pending,
+            _pending: pending,
         };
         self.slots[handle.slot as usize].state = State::Greeting(Box::new(greeting));
         self.greetings += 1;
+        self.tidy_greetings();
         self.greeting.push_back(handle);
         self.wake_at(handle.slot, now.ms() + u64::from(self.shared.settings.config.edge.handshake_s) * 1_000);
         handle

@@ -79,7 +79,7 @@ impl Pipes {
     }
 
     /// Pipes known on this worker.
-    pub fn len(&self) -> usize {
+    pub fn known(&self) -> usize {
         self.by_name.len()
     }
 

@@ -136,6 +136,7 @@ impl Shard {
 
     /// Goes on with held input. If it must wait again it is held again.
     pub(super) fn resume(&mut self, now: Now, slot: u32) {
+        let handle = self.handle_of(slot);
         let Some(open) = self.open_mut(slot) else { return };
         let Some(held) = open.held.take() else { return };
         // Whoever is made to wait cannot show that it is alive (A8).
@@ -147,14 +148,16 @@ impl Shard {
             match self.message(now, slot, &message) {
                 Flow::Next => {}
                 Flow::Wait { message, until } => return self.hold(slot, message, rest, until),
-                Flow::Closed => return self.received_closing(slot, &mut rest),
+                Flow::Closed => {
+                    self.outputs.push(Output::Resume(handle));
+                    return self.received_closing(slot, &mut rest);
+                }
             }
         }
         self.read(now, slot, &mut rest);
-        let handle = self.handle_of(slot);
-        match self.open_mut(slot) {
-            Some(open) if open.held.is_none() => self.outputs.push(Output::Resume(handle)),
-            _ => {}
+        // A closing listens again too: for the peer's answer.
+        if self.open_mut(slot).is_none_or(|open| open.held.is_none()) {
+            self.outputs.push(Output::Resume(handle));
         }
     }
 

@@ -138,23 +138,20 @@ impl Shard {
             // C8: the right to presence is not given by anything yet, so nothing of the subscribe is done.
             return Err(Code::Forbidden);
         }
-        let resolved = self.resolved(slot, name);
-        if let Some((pipe, index)) = resolved {
-            let Some(open) = self.open_mut(slot) else { return Err(Code::Internal) };
-            if !open.grants.may(index, Rights::SUBSCRIBE) {
-                return Err(Code::Forbidden);
-            }
-            if open.grants.is_subscribed(index) {
-                let position = open.grants.position(index);
-                self.pipes.refilter(pipe, position, events);
-                return Ok(());
-            }
-        }
-        let rights = self.decide(slot, name);
         let most = self.shared.settings.config.limits.subscriptions;
+        let resolved = self.resolved(slot, name);
+        let rights = if resolved.is_none() { self.decide(slot, name) } else { Rights::NONE };
         let Some(open) = self.open_mut(slot) else { return Err(Code::Internal) };
-        if !rights.contains(Rights::SUBSCRIBE) {
+        let may = resolved.map_or(rights.contains(Rights::SUBSCRIBE), |(_, at)| open.grants.may(at, Rights::SUBSCRIBE));
+        if !may {
             return Err(Code::Forbidden);
+        }
+        if let Some((pipe, index)) = resolved
+            && open.grants.is_subscribed(index)
+        {
+            let position = open.grants.position(index);
+            self.pipes.refilter(pipe, position, events);
+            return Ok(());
         }
         if open.grants.subscriptions() >= most {
             return Err(Code::TooMany);

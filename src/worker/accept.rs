@@ -50,7 +50,10 @@ pub fn listen(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Listeners>
             listeners.push(listener);
         }
     }
-    Ok(all.into_iter().map(|listeners| Listeners { listeners, reserve: File::open("/dev/null").ok() }).collect())
+    Ok(all
+        .into_iter()
+        .map(|listeners| Listeners { listeners, reserve: File::open("/dev/null").ok(), turned_away: 0 })
+        .collect())
 }
 
 fn listener(address: SocketAddr) -> io::Result<TcpListener> {
@@ -87,6 +90,7 @@ fn set_not_sent_bytes_max(socket: &Socket) -> io::Result<()> {
 pub struct Listeners {
     listeners: Vec<TcpListener>,
     reserve: Option<File>,
+    turned_away: u64,
 }
 
 /// Tells the watchers that everybody at the door was taken in.
@@ -166,6 +170,11 @@ impl Listeners {
 
     /// Out of descriptors: uses the reserved one to tell the next peer so. False: not possible either.
     fn turn_away(&mut self, place: usize) -> bool {
+        self.turned_away += 1;
+        if self.turned_away.is_power_of_two() {
+            let count = self.turned_away;
+            tracing::warn!("out of file descriptors: {count} connections refused; raise the limit (ulimit -n)");
+        }
         self.reserve = None;
         let turned_away = match self.listeners[place].accept() {
             Ok((socket, _)) => {
@@ -181,7 +190,6 @@ impl Listeners {
 
 /// Says 503 to a peer that no descriptor is left for.
 fn refuse(mut socket: TcpStream) {
-    tracing::warn!("out of file descriptors: a connection was refused; raise the open-files limit (ulimit -n)");
     let refusal = Refusal::new(Code::Overloaded, "The server is out of file descriptors").with_retry_after_s(5);
     // Whoever does not get the answer sees the connection end; there is nothing better to do.
     let _ = socket.set_nonblocking(true);

@@ -44,6 +44,8 @@ unsafe impl StableBytes for Chunk {}
 const EVENTS_PER_TICK: usize = 512;
 /// Sockets accepted before anything else is looked at again.
 const ACCEPTS_PER_TICK: usize = 128;
+/// After the drain's time: how long late closings may take, in milliseconds.
+const DRAIN_SLACK_MS: u64 = 2_000;
 /// Busy ticks between two looks at the listeners, where nothing told that there is somebody.
 const TICKS_PER_ACCEPT: u32 = 64;
 
@@ -112,6 +114,10 @@ struct Worker {
     ticks_since_accept: u32,
     reported: u32,
     draining: bool,
+    /// When a draining worker without connections ends whatever the others do.
+    over_at_ms: u64,
+    /// The others were told that nobody is left here.
+    told_empty: bool,
 }
 
 /// What a sleep ended by.
@@ -139,6 +145,8 @@ impl Worker {
             ticks_since_accept: 0,
             reported: 0,
             draining: false,
+            over_at_ms: u64::MAX,
+            told_empty: false,
         })
     }
 
@@ -207,6 +215,7 @@ impl Worker {
         if self.shared.is_draining() && !self.draining {
             self.draining = true;
             let now = self.clock.now();
+            self.over_at_ms = now.ms() + u64::from(self.shared.settings.config.edge.drain_s) * 1_000 + DRAIN_SLACK_MS;
             self.shard.handle(now, Input::Drain);
         }
         let reports = self.orders.reports.load(Relaxed);
@@ -216,9 +225,21 @@ impl Worker {
         }
     }
 
-    /// Draining, and nobody is left.
-    fn is_over(&self) -> bool {
-        self.draining && self.shard.connections() == 0
+    /// Draining, and nobody is left on any worker: until then every listener goes on answering (G1). Whoever keeps
+    /// knocking cannot keep the process alive for ever.
+    fn is_over(&mut self) -> bool {
+        if !self.draining {
+            return false;
+        }
+        let nobody_here = self.shard.connections() == 0;
+        if nobody_here && !self.told_empty {
+            self.told_empty = true;
+            for other in 0..self.shared.loads.len() {
+                self.shard.port().ring(other);
+            }
+        }
+        let nobody = self.shared.loads.iter().all(|load| load.load(Relaxed) == 0);
+        nobody || (nobody_here && self.clock.now().ms() >= self.over_at_ms)
     }
 
     fn perform(&mut self) {
@@ -321,7 +342,7 @@ impl Worker {
              runs_copied={copied} {} mesh={mesh:?} sockets={engine:?}",
             self.shard.connections(),
             self.shard.open_connections(),
-            self.shard.pipes().len(),
+            self.shard.pipes().known(),
             self.shard.pipes().subscriptions(),
             self.shard.frame_bytes(),
             self.shard.counters(),

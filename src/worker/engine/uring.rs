@@ -11,7 +11,7 @@
 //!
 //! Flags: `SINGLE_ISSUER` came with Linux 6.0, as did multishot receive, so a kernel that takes the one has the other
 //! and one that refuses is served by epoll. Not `DEFER_TASKRUN`: it hands over at most 20 completions per call.
-//! Source: io_uring_setup(2), io_uring_enter(2), io_uring_multishot(7).
+//! Source: io_uring_setup(2), io_uring_enter(2), io_uring_prep_recv_multishot(3).
 
 use super::operation::{Operation, pack, unpack};
 use super::pool::Pool;
