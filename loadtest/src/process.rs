@@ -36,6 +36,28 @@ pub fn waited_ns(pid: i32) -> io::Result<u64> {
     Ok(sum)
 }
 
+/// The kernel's network threads (`ksoftirqd/N`) of some cores, by process id; those that can be seen.
+///
+/// When much arrives at once, the kernel leaves the receiving half of loopback to them instead of doing it within the
+/// sender's system call. That halves a server's own CPU time while nothing got cheaper, so both are counted.
+pub fn softirq_threads(cores: &[usize]) -> Vec<i32> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let names: Vec<String> = cores.iter().map(|core| format!("ksoftirqd/{core}")).collect();
+    let pid = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        names.iter().any(|wanted| wanted == name.trim()).then_some(pid)
+    };
+    processes.flatten().filter_map(pid).collect()
+}
+
+/// CPU time of a kernel thread, in nanoseconds.
+pub fn thread_cpu_ns(pid: i32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    let field = text.split_whitespace().next().and_then(|field| field.parse().ok());
+    field.ok_or_else(|| io::Error::other("no CPU time in schedstat"))
+}
+
 /// Resident memory of a process in bytes. From `smaps_rollup`, which counts pages; where that is not readable from
 /// `status`, which may lag by some pages per core.
 pub fn rss_bytes(pid: i32) -> io::Result<u64> {

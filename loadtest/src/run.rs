@@ -133,7 +133,7 @@ impl Round<'_> {
         }
         engine.load.latency.reset();
         let (messages, deliveries) = (engine.load.messages, engine.load.deliveries);
-        let meter = Meter::start(pid);
+        let meter = Meter::start(pid, self.placement);
         let duration = Duration::from_secs_f64(self.options.seconds);
         let done = engine.exchange(Exchange { window, rate, duration, messages_max }, tick)?;
         meter.stop(measurement);
@@ -153,7 +153,7 @@ impl Round<'_> {
         measurement: &mut Measurement,
         tick: &mut dyn FnMut(f64),
     ) -> std::io::Result<bool> {
-        let meter = Meter::start(pid);
+        let meter = Meter::start(pid, self.placement);
         let done = engine.open(self.plan.layout.roles.len(), tick)?;
         meter.stop(measurement);
         measurement.latency = Latency::of(&engine.load.opening);
@@ -169,7 +169,7 @@ impl Round<'_> {
         measurement: &mut Measurement,
         tick: &mut dyn FnMut(f64),
     ) -> std::io::Result<bool> {
-        let meter = Meter::start(pid);
+        let meter = Meter::start(pid, self.placement);
         let mut points = Vec::new();
         for step in 1..=steps {
             let count = self.plan.layout.roles.len() * step as usize / steps as usize;
@@ -267,30 +267,45 @@ impl Round<'_> {
 /// Time and CPU of both sides.
 struct Meter {
     pid: Option<i32>,
+    softirq_threads: Vec<i32>,
     begin: Instant,
-    server_cpu_ns: Option<u64>,
-    server_waited_ns: Option<u64>,
-    load_cpu_ns: Option<u64>,
+    before: Readings,
+}
+
+/// Nanoseconds of CPU so far.
+struct Readings {
+    server: Option<u64>,
+    softirq: u64,
+    waited: Option<u64>,
+    load: Option<u64>,
 }
 
 impl Meter {
-    fn start(pid: Option<i32>) -> Self {
-        let [server_cpu_ns, server_waited_ns, load_cpu_ns] = Self::read(pid);
-        Self { pid, begin: Instant::now(), server_cpu_ns, server_waited_ns, load_cpu_ns }
+    fn start(pid: Option<i32>, placement: &Placement) -> Self {
+        let softirq_threads = placement.server_cores.as_deref().map(process::softirq_threads).unwrap_or_default();
+        let before = Readings::now(pid, &softirq_threads);
+        Self { pid, softirq_threads, begin: Instant::now(), before }
     }
 
     fn stop(self, measurement: &mut Measurement) {
         measurement.seconds = self.begin.elapsed().as_secs_f64();
-        let [server_cpu_ns, server_waited_ns, load_cpu_ns] = Self::read(self.pid);
+        let (before, now) = (self.before, Readings::now(self.pid, &self.softirq_threads));
         let since = |now: Option<u64>, before: Option<u64>| Some(now?.saturating_sub(before?));
-        measurement.server_cpu_ns = since(server_cpu_ns, self.server_cpu_ns);
-        measurement.server_waited_ns = since(server_waited_ns, self.server_waited_ns);
-        measurement.load_cpu_ns = since(load_cpu_ns, self.load_cpu_ns);
+        measurement.server_cpu_ns = since(now.server, before.server);
+        measurement.softirq_cpu_ns = now.softirq.saturating_sub(before.softirq);
+        measurement.server_waited_ns = since(now.waited, before.waited);
+        measurement.load_cpu_ns = since(now.load, before.load);
     }
+}
 
-    fn read(pid: Option<i32>) -> [Option<u64>; 3] {
+impl Readings {
+    fn now(pid: Option<i32>, softirq_threads: &[i32]) -> Self {
         let server = |read: fn(i32) -> std::io::Result<u64>| pid.and_then(|pid| read(pid).ok());
-        let load_cpu_ns = process::cpu_ns(std::process::id() as i32).ok();
-        [server(process::cpu_ns), server(process::waited_ns), load_cpu_ns]
+        Self {
+            server: server(process::cpu_ns),
+            softirq: softirq_threads.iter().filter_map(|pid| process::thread_cpu_ns(*pid).ok()).sum(),
+            waited: server(process::waited_ns),
+            load: process::cpu_ns(std::process::id() as i32).ok(),
+        }
     }
 }

@@ -71,6 +71,11 @@ impl Registry {
         self.hasher.hash_one(name)
     }
 
+    /// The hash of anything else that came from a client, under the same seed.
+    pub fn hash_of(&self, value: &(impl Hash + ?Sized)) -> u64 {
+        self.hasher.hash_one(value)
+    }
+
     /// The object of `name`, made if there is none. Its interest is then 0.
     ///
     /// # Errors

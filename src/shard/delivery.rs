@@ -49,7 +49,8 @@ impl Shard {
 
     /// Those that wait for room in a ring that has some again try again, oldest first, until it is full again.
     fn retry_stalled(&mut self, now: Now) {
-        let mut relieved = if self.stalled.is_empty() { 0 } else { self.port.relieved() };
+        // Asked even when nobody waits any more: awaited room keeps the worker awake.
+        let mut relieved = self.port.relieved();
         for _ in 0..self.stalled.len() {
             if relieved == 0 {
                 break;

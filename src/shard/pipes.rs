@@ -45,7 +45,13 @@ pub struct LocalPipe {
 /// Lists of event names that subscriptions named, each kept once.
 #[derive(Default)]
 struct Filters {
-    lists: Vec<(Box<[Box<str>]>, u32)>,
+    lists: Vec<EventList>,
+}
+
+struct EventList {
+    hash: u64,
+    names: Box<[Box<str>]>,
+    uses: u32,
 }
 
 /// The table of a worker.
@@ -160,7 +166,7 @@ impl Pipes {
         if local.subscribers.is_empty() {
             local.global.add_interest(worker);
         }
-        let filter = local.filter_of(events);
+        let filter = local.filter_of(&self.registry, events);
         local.subscribers.push(Subscriber { slot, filter });
         self.subscriptions += 1;
         local.subscribers.len() as u32 - 1
@@ -169,7 +175,7 @@ impl Pipes {
     /// Replaces what a subscriber wants to receive (C11).
     pub fn refilter(&mut self, id: PipeId, position: u32, events: Option<&[Box<str>]>) {
         let Some(Some(local)) = self.entries.get_mut(id.0 as usize) else { return };
-        let filter = local.filter_of(events);
+        let filter = local.filter_of(&self.registry, events);
         if let Some(subscriber) = local.subscribers.get_mut(position as usize) {
             let old = std::mem::replace(&mut subscriber.filter, filter);
             local.drop_filter(old);
@@ -201,25 +207,27 @@ impl LocalPipe {
         let filters = self.filters.as_ref()?;
         let event = event();
         let mut passing = vec![true];
-        passing.extend(filters.lists.iter().map(|(list, _)| list.iter().any(|name| **name == *event)));
+        passing.extend(filters.lists.iter().map(|list| list.names.iter().any(|name| **name == *event)));
         Some(passing)
     }
 
-    fn filter_of(&mut self, events: Option<&[Box<str>]>) -> FilterId {
+    fn filter_of(&mut self, hasher: &Registry, events: Option<&[Box<str>]>) -> FilterId {
         let Some(events) = events else { return 0 };
+        let hash = hasher.hash_of(events);
         let lists = &mut self.filters.get_or_insert_default().lists;
-        if let Some(index) = lists.iter().position(|(list, uses)| *uses > 0 && **list == *events) {
-            lists[index].1 += 1;
+        let same = |list: &EventList| list.uses > 0 && list.hash == hash && *list.names == *events;
+        if let Some(index) = lists.iter().position(same) {
+            lists[index].uses += 1;
             return index as FilterId + 1;
         }
-        let entry = (events.into(), 1);
-        match lists.iter().position(|(_, uses)| *uses == 0) {
+        let list = EventList { hash, names: events.into(), uses: 1 };
+        match lists.iter().position(|list| list.uses == 0) {
             Some(index) => {
-                lists[index] = entry;
+                lists[index] = list;
                 index as FilterId + 1
             }
             None => {
-                lists.push(entry);
+                lists.push(list);
                 lists.len() as FilterId
             }
         }
@@ -227,13 +235,12 @@ impl LocalPipe {
 
     fn drop_filter(&mut self, filter: FilterId) {
         let Some(filters) = &mut self.filters else { return };
-        if let Some(index) = (filter as usize).checked_sub(1) {
-            let (list, uses) = &mut filters.lists[index];
-            *uses -= 1;
-            if *uses == 0 {
-                *list = Box::default();
-            }
-            if filters.lists.iter().all(|(_, uses)| *uses == 0) {
+        let Some(index) = (filter as usize).checked_sub(1) else { return };
+        let list = &mut filters.lists[index];
+        list.uses -= 1;
+        if list.uses == 0 {
+            list.names = Box::default();
+            if filters.lists.iter().all(|list| list.uses == 0) {
                 self.filters = None;
             }
         }
