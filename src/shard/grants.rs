@@ -99,7 +99,7 @@ struct Entry {
 }
 
 /// Above this many entries the table keeps a map from pipe to index instead of looking through the entries.
-const SCAN_MAX: usize = 32;
+const SCAN_MAX: usize = 16;
 
 impl Grants {
     /// The index of a resolved pipe.

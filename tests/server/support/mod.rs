@@ -4,10 +4,12 @@
 //! Everything that waits does so for at most [`PATIENCE`] and then panics with what it saw instead.
 
 mod client;
+mod replies;
 mod server;
 mod socket;
 
 pub use client::{Client, Frame, Message, frame, opcode};
+pub use replies::{NO_RATES, assert_code, assert_forbidden, assert_ok};
 pub use server::{Counters, Launch, Server};
 pub use socket::{Raw, Request, Response};
 
