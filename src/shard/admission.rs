@@ -255,17 +255,17 @@ mod tests {
             ..Limits::default()
         };
         let shared = admission();
-        let mut first = shared.enter(&limits, address(1)).ok().expect("the first enters");
-        let second = shared.enter(&limits, address(1)).ok().expect("the second enters");
+        let mut first = shared.enter(&limits, address(1)).expect("the first enters");
+        let second = shared.enter(&limits, address(1)).expect("the second enters");
         assert_eq!(shared.enter(&limits, address(1)).err(), Some(Code::TooManyConnections), "per address");
-        let mut third = shared.enter(&limits, address(2)).ok().expect("another address enters");
+        let mut third = shared.enter(&limits, address(2)).expect("another address enters");
         assert_eq!(shared.enter(&limits, address(3)).err(), Some(Code::TooManyConnections), "in all");
 
         first.identify(&limits, false, Some("acme"), "ann").expect("ann sits");
         assert!(third.identify(&limits, false, Some("acme"), "ann").is_err(), "per user");
         drop(third);
         assert_eq!(shared.connections(), 2, "a refusal gives the earlier seats back");
-        let mut other = shared.enter(&limits, address(2)).ok().expect("room again");
+        let mut other = shared.enter(&limits, address(2)).expect("room again");
         other.identify(&limits, false, Some("globex"), "ann").expect("ann of another tenant is another person");
         drop((first, second, other));
         assert_eq!(shared.connections(), 0);

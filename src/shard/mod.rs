@@ -305,7 +305,7 @@ impl Shard {
             self.drop_connection(slot, false);
             return;
         }
-        if self.outboxes[slot as usize].queued_bytes() > 0 {
+        if self.outboxes[slot as usize].has_more() {
             self.mark_dirty(slot);
         } else {
             self.advance_closing(slot);

@@ -120,6 +120,8 @@ impl AsRef<[u8]> for Chunk {
 struct Lag {
     pipe: u64,
     dropped: u32,
+    /// Before which frame of the queue the last of them stood.
+    place: usize,
     /// The pipe's name, for the pipe may be gone when it is told.
     name: Box<str>,
 }
@@ -175,6 +177,11 @@ impl Outbox {
     /// Whether everything was handed to the kernel.
     pub fn is_drained(&self) -> bool {
         self.frames.is_empty() && !self.sending
+    }
+
+    /// Whether there is something for the next write: a frame, or a loss that was not yet told.
+    pub fn has_more(&self) -> bool {
+        !self.frames.is_empty() || self.lags.is_some()
     }
 
     /// Whether a write is under way.
@@ -235,7 +242,7 @@ impl Outbox {
             let Some(oldest) = self.frames.iter().position(|queued| queued.pipe != 0) else { break };
             if let Some(left_out) = self.frames.remove(oldest) {
                 self.waiting_bytes -= left_out.bytes().len();
-                self.note_lag(&left_out);
+                self.note_lag(&left_out, oldest);
                 dropped += 1;
             }
         }
@@ -244,36 +251,40 @@ impl Outbox {
             if frame.pipe == 0 {
                 return Pushed::TooSlow;
             }
-            self.note_lag(frame);
+            self.note_lag(frame, self.frames.len());
             dropped += 1;
         }
         Pushed::Dropped(dropped)
     }
 
-    fn note_lag(&mut self, frame: &Frame) {
+    /// Counts a frame that was left out at this place of the queue, from which it is gone already. Places only grow
+    /// until they are told, because whatever is left out is the first event of the queue.
+    fn note_lag(&mut self, frame: &Frame, place: usize) {
         let lags = self.lags.get_or_insert_default();
         if let Some(lag) = lags.iter_mut().find(|lag| lag.pipe == frame.pipe) {
             lag.dropped += 1;
+            lag.place = place;
         } else {
             let name = encode::event_pipe(frame.bytes()).into();
-            lags.push(Lag { pipe: frame.pipe, dropped: 1, name });
+            lags.push(Lag { pipe: frame.pipe, dropped: 1, place, name });
         }
     }
 
-    /// Puts what was left out into words, each before the next event of its pipe.
+    /// Puts what was left out into words, each where it stood: before the next event of its pipe, because the oldest go
+    /// first, and before whatever was queued later, such as the reply to an unsubscribe or a close frame.
     #[cold]
     fn tell_lags(&mut self, meter: &Meter) {
         let Some(mut lags) = self.lags.take() else { return };
+        lags.sort_by_key(|lag| lag.place);
+        let mut lags = lags.iter().peekable();
         let mut told = VecDeque::with_capacity(self.frames.len() + lags.len());
-        for frame in self.frames.drain(..) {
-            if frame.pipe != 0
-                && let Some(place) = lags.iter().position(|lag| lag.pipe == frame.pipe)
-            {
-                told.push_back(lag_frame(&lags.swap_remove(place), meter));
+        for (place, frame) in self.frames.drain(..).enumerate() {
+            while let Some(lag) = lags.next_if(|lag| lag.place <= place) {
+                told.push_back(lag_frame(lag, meter));
             }
             told.push_back(frame);
         }
-        told.extend(lags.iter().map(|lag| lag_frame(lag, meter)));
+        told.extend(lags.map(|lag| lag_frame(lag, meter)));
         self.waiting_bytes = told.iter().map(|frame| frame.bytes().len()).sum();
         self.frames = told;
     }

@@ -39,16 +39,21 @@ impl Shard {
         let Some(open) = self.open_mut(slot) else { return };
         let mut reader = std::mem::take(&mut open.reader);
         let kept_before = reader.kept_bytes();
-        let mut used = 0;
+        let (mut used, mut began_here) = (0, false);
         let flow = loop {
             let (taken, item) = reader.next(&mut bytes[used..], message_bytes_max);
             used += taken;
             match item {
                 Ok(None) => break Flow::Next,
-                Ok(Some(item)) => match self.item(now, slot, item) {
-                    Flow::Next => {}
-                    other => break other,
-                },
+                Ok(Some(item)) => {
+                    let flow = self.item(now, slot, item);
+                    // What is unfinished in the end began after this, but for a message around a control frame.
+                    began_here |= !reader.is_unfinished();
+                    match flow {
+                        Flow::Next => {}
+                        other => break other,
+                    }
+                }
                 Err(violation) => {
                     let code = violation.close_code();
                     self.counters.malformed += 1;
@@ -59,9 +64,9 @@ impl Shard {
         };
         match flow {
             Flow::Closed => self.closed_while_reading(slot, reader, kept_before, &mut bytes[used..]),
-            Flow::Next => self.keep_reader(now, slot, reader, kept_before),
+            Flow::Next => self.keep_reader(now, slot, reader, kept_before, began_here),
             Flow::Wait { message, until } => {
-                self.keep_reader(now, slot, reader, kept_before);
+                self.keep_reader(now, slot, reader, kept_before, began_here);
                 self.hold(slot, message, bytes[used..].to_vec(), until);
                 let handle = self.handle_of(slot);
                 self.outputs.push(Output::Pause(handle));
@@ -69,12 +74,12 @@ impl Shard {
         }
     }
 
-    fn keep_reader(&mut self, now: Now, slot: u32, reader: Reader, kept_before: usize) {
+    fn keep_reader(&mut self, now: Now, slot: u32, reader: Reader, kept_before: usize, began_here: bool) {
         let kept = reader.kept_bytes();
         let Some(open) = self.open_mut(slot) else { return };
         if !reader.is_unfinished() {
             open.unfinished_since_ms = 0;
-        } else if open.unfinished_since_ms == 0 {
+        } else if began_here || open.unfinished_since_ms == 0 {
             open.unfinished_since_ms = now.ms().max(1);
         }
         open.reader = reader;

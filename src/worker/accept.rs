@@ -5,30 +5,36 @@
 //! (INVARIANTS 25).
 //!
 //! Accepting is never awaited, only readiness is: a dropped accept of the runtime leaks its socket. Out of descriptors:
-//! one that is kept in reserve is given up, the peer is told 503, and it is taken back.
+//! one that the process keeps in reserve is given up, the peer is told 503, and it is taken back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::future::poll_fn;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::bell::EventFd;
+use crate::bounds::HEAD_BYTES_MAX;
 use crate::mesh::doorbell::Bell;
 use crate::protocol::codes::Code;
 use crate::protocol::handshake::Refusal;
 
 /// Handshakes that the kernel may queue for one listener.
 const BACKLOG: i32 = 4096;
+/// How often an address that is in use is tried again, and how long after the last time.
+const CLAIM_TRIES: u32 = 20;
+/// See [`CLAIM_TRIES`].
+const CLAIM_PAUSE: Duration = Duration::from_millis(25);
 /// Bytes that the kernel takes from us for a slow peer before it says "wait". With one write of at most 64 KiB this
 /// bounds what still passes after a revocation (INVARIANTS 10).
 const NOT_SENT_BYTES_MAX: u32 = 128 * 1024;
@@ -42,6 +48,9 @@ const HANDOFF_SLACK: u32 = 16;
 pub fn listen(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Listeners>, (SocketAddr, io::Error)> {
     let mut all: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
     for address in addresses {
+        claim(*address).map_err(|error| (*address, error))?;
+    }
+    for address in addresses {
         let mut address = *address;
         for listeners in &mut all {
             let listener = listener(address).map_err(|error| (address, error))?;
@@ -50,10 +59,29 @@ pub fn listen(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Listeners>
             listeners.push(listener);
         }
     }
-    Ok(all
-        .into_iter()
-        .map(|listeners| Listeners { listeners, reserve: File::open("/dev/null").ok(), turned_away: 0 })
-        .collect())
+    let reserve = Reserve::new();
+    Ok(all.into_iter().map(|listeners| Listeners { listeners, reserve: reserve.clone(), turned_away: 0 }).collect())
+}
+
+/// Whether nobody else listens there. SO_REUSEPORT alone would let a second server of the same user take half of the
+/// clients of the first without a word (G15). The kernel may hold on to the sockets of a server that was killed for some
+/// milliseconds, so it is tried for a while.
+fn claim(address: SocketAddr) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        match socket.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < CLAIM_TRIES => {
+                tries += 1;
+                std::thread::sleep(CLAIM_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn listener(address: SocketAddr) -> io::Result<TcpListener> {
@@ -89,8 +117,67 @@ fn set_not_sent_bytes_max(socket: &Socket) -> io::Result<()> {
 /// The listening sockets of one worker.
 pub struct Listeners {
     listeners: Vec<TcpListener>,
-    reserve: Option<File>,
+    reserve: Arc<Reserve>,
     turned_away: u64,
+}
+
+/// One descriptor that the process keeps back, so that a peer for whom there is none can still be told so.
+///
+/// It is given up, the peer is accepted in its place, and that peer's socket, once it was told and ended, is the next
+/// reserve: no descriptor is ever free in between. Only from giving it up to accepting another worker may be faster; then
+/// `missing` tells that one that its connection came of the reserve, and it is turned away instead.
+struct Reserve {
+    held: Mutex<Option<OwnedFd>>,
+    missing: AtomicBool,
+}
+
+impl Reserve {
+    fn new() -> Arc<Reserve> {
+        let held = File::open("/dev/null").ok().map(OwnedFd::from);
+        Arc::new(Reserve { held: Mutex::new(held), missing: AtomicBool::new(false) })
+    }
+
+    /// Accepts with the reserved descriptor, says 503, and keeps the descriptor. False: there was nobody, or somebody
+    /// else took it.
+    fn turn_away(&self, listener: &TcpListener) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before it is given up: whoever gets it must see this afterwards.
+        self.missing.store(true, SeqCst);
+        *held = None;
+        let accepted = listener.accept().ok();
+        let turned_away = accepted.is_some();
+        *held = match accepted {
+            Some((socket, _)) => Some(refuse(socket)),
+            None => File::open("/dev/null").ok().map(OwnedFd::from),
+        };
+        self.missing.store(held.is_none(), SeqCst);
+        turned_away
+    }
+
+    /// Gives back what `turn_away` lost to this socket. The socket itself where nothing was lost.
+    fn restore(&self, socket: TcpStream) -> Option<TcpStream> {
+        if !self.missing.load(SeqCst) {
+            return Some(socket);
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_some() {
+            return Some(socket);
+        }
+        *held = Some(refuse(socket));
+        self.missing.store(false, SeqCst);
+        None
+    }
+}
+
+/// The kernel may hold on to the sockets for some time after the process has gone, on behalf of its rings, and would go on
+/// taking clients in for nobody. So they stop listening here.
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        for listener in &self.listeners {
+            // It has stopped already, or there is nothing to stop.
+            let _ = SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+        }
+    }
 }
 
 /// Tells the watchers that everybody at the door was taken in.
@@ -148,7 +235,11 @@ impl Listeners {
         for place in 0..self.listeners.len() {
             loop {
                 match self.listeners[place].accept() {
-                    Ok((socket, peer)) => return Some((socket.into(), peer)),
+                    Ok((socket, peer)) => {
+                        if let Some(socket) = self.reserve.restore(socket) {
+                            return Some((socket.into(), peer));
+                        }
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
                         if !self.turn_away(place) {
@@ -175,26 +266,20 @@ impl Listeners {
             let count = self.turned_away;
             tracing::warn!("out of file descriptors: {count} connections refused; raise the limit (ulimit -n)");
         }
-        self.reserve = None;
-        let turned_away = match self.listeners[place].accept() {
-            Ok((socket, _)) => {
-                refuse(socket);
-                true
-            }
-            Err(_) => false,
-        };
-        self.reserve = File::open("/dev/null").ok();
-        turned_away
+        self.reserve.turn_away(&self.listeners[place])
     }
 }
 
-/// Says 503 to a peer that no descriptor is left for.
-fn refuse(mut socket: TcpStream) {
+/// Says 503 to a peer that no descriptor is left for, and ends its stream. What is left of the socket is a descriptor.
+fn refuse(mut socket: TcpStream) -> OwnedFd {
     let refusal = Refusal::new(Code::Overloaded, "The server is out of file descriptors").with_retry_after_s(5);
     // Whoever does not get the answer sees the connection end; there is nothing better to do.
     let _ = socket.set_nonblocking(true);
     let _ = socket.write(&refusal.encode());
+    // A socket that is closed with bytes unread resets the stream, and the answer may be lost with it.
+    let _ = socket.read(&mut [0; HEAD_BYTES_MAX]);
     let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
+    socket.into()
 }
 
 type Handed = VecDeque<(OwnedFd, SocketAddr)>;

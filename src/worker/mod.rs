@@ -114,7 +114,7 @@ struct Worker {
     ticks_since_accept: u32,
     reported: u32,
     draining: bool,
-    /// When a draining worker without connections ends whatever the others do.
+    /// When a draining worker ends whoever is still there: everybody who was served has been let go by then.
     over_at_ms: u64,
     /// The others were told that nobody is left here.
     told_empty: bool,
@@ -226,7 +226,7 @@ impl Worker {
     }
 
     /// Draining, and nobody is left on any worker: until then every listener goes on answering (G1). Whoever keeps
-    /// knocking cannot keep the process alive for ever.
+    /// knocking, or sits there without a word, cannot keep the process alive for ever.
     fn is_over(&mut self) -> bool {
         if !self.draining {
             return false;
@@ -239,7 +239,7 @@ impl Worker {
             }
         }
         let nobody = self.shared.loads.iter().all(|load| load.load(Relaxed) == 0);
-        nobody || (nobody_here && self.clock.now().ms() >= self.over_at_ms)
+        nobody || self.clock.now().ms() >= self.over_at_ms
     }
 
     fn perform(&mut self) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Client, PATIENCE, Raw, Request, SECRET, Server, token, until};
+use crate::support::{Client, Raw, Request, SECRET, Server, token, until};
 
 /// What is allowed in a head, and no more (`bounds::HEAD_BYTES_MAX`, `HEAD_LINES_MAX`).
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -343,6 +343,37 @@ fn one_address_may_hold_only_so_many_silent_sockets() {
     drop(newer);
 }
 
+/// A slow handshake holds one bounded buffer, a silent one none.
+#[test]
+fn handshakes_under_way_hold_little_memory() {
+    const ADDRESSES: u8 = 10;
+    const EACH: usize = 50;
+    let server = Server::start("[edge]\nhandshake_s = 60\n");
+    let sockets = |from: u8| (0..EACH).map(move |_| (from, ()));
+    let connect = |(from, ())| Raw::connect_from([127, 0, 1, from].into(), server.address);
+    let count = u64::from(ADDRESSES) * EACH as u64;
+    Request::get("/healthz").ask(server.address);
+    let before = server.resident_bytes();
+    let silent: Vec<Raw> = (0..ADDRESSES).flat_map(sockets).map(connect).collect();
+    server.until_counter("accepted", 1 + count);
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < count * 32 * 1024, "{grown} bytes for {count} silent sockets");
+    drop(silent);
+    let begun = format!("GET /v1/connect HTTP/1.1\r\nX: {}", "x".repeat(15_000));
+    let slow: Vec<Raw> = (100..100 + ADDRESSES)
+        .flat_map(sockets)
+        .map(|place| {
+            let mut raw = connect(place);
+            raw.send(&begun);
+            raw
+        })
+        .collect();
+    until("they are read", || server.counter("sockets.receives") >= count && server.counter("connections") == count);
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < count * 96 * 1024, "{grown} bytes for {count} slow handshakes");
+    drop(slow);
+}
+
 // A refused request is the last on its connection: what follows it is never read as another (INVARIANTS 28).
 #[test]
 fn nothing_after_a_refused_head_is_a_request() {
@@ -423,11 +454,11 @@ fn a_storm_of_handshakes_is_served() {
                 let cut = 20 + thread * 10;
                 sockets.iter_mut().for_each(|raw| raw.send(&request[..cut]));
                 sockets.iter_mut().for_each(|raw| raw.send(&request[cut..]));
-                let clients: Vec<Client> = sockets.into_iter().map(|raw| Client::greet(raw).expect("granted")).collect();
+                let clients: Vec<Client> =
+                    sockets.into_iter().map(|raw| Client::greet(raw).expect("granted")).collect();
                 clients.into_iter().for_each(Client::close);
             });
         }
     });
     assert_eq!(server.counter("welcomed"), 400);
-    let _ = PATIENCE;
 }

@@ -99,7 +99,17 @@ impl Client {
 
     /// Takes the response and the welcome, after the request was sent.
     #[track_caller]
-    pub fn greet(mut raw: Raw) -> Result<Client, Response> {
+    pub fn greet(raw: Raw) -> Result<Client, Response> {
+        let mut client = Client::open(raw)?;
+        // B26
+        client.welcome = client.receive();
+        assert_eq!(client.welcome["type"], "welcome", "{}", client.welcome);
+        Ok(client)
+    }
+
+    /// Takes the response to a request that was sent; the rest is frames.
+    #[track_caller]
+    pub fn open(mut raw: Raw) -> Result<Client, Response> {
         let response = raw.response();
         if response.status() != 101 {
             return Err(response);
@@ -108,11 +118,7 @@ impl Client {
         assert!(response.header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")));
         assert!(response.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")));
         let (welcome, inbox) = (Value::Null, VecDeque::new());
-        let mut client = Client { raw, welcome, answers_pings: true, pings: 0, inbox, last_id: 0 };
-        // B26
-        client.welcome = client.receive();
-        assert_eq!(client.welcome["type"], "welcome", "{}", client.welcome);
-        Ok(client)
+        Ok(Client { raw, welcome, answers_pings: true, pings: 0, inbox, last_id: 0 })
     }
 
     /// Sends a JSON message.

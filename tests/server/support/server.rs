@@ -235,6 +235,11 @@ impl Counters {
         self.0.get(name).copied().unwrap_or_default()
     }
 
+    /// Those that one line of the log reports.
+    pub fn of(line: &str) -> Counters {
+        Counters::sum(&[line.to_owned()])
+    }
+
     /// `name=value` of the shard; `mesh=Counters { name: value, … }` becomes `mesh.name`, `sockets` alike.
     fn sum(reports: &[String]) -> Counters {
         let mut sums = BTreeMap::new();

@@ -34,6 +34,12 @@ impl Raw {
         Raw { stream: socket.into(), received: Vec::new() }
     }
 
+    /// Over a connection that was made with options of its own.
+    pub fn over(stream: TcpStream) -> Raw {
+        stream.set_nodelay(true).expect("an option");
+        Raw { stream, received: Vec::new() }
+    }
+
     /// Sends bytes; they leave at once.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -89,6 +95,11 @@ impl Raw {
                 Err(_) => return Some(false),
             }
         }
+    }
+
+    /// What was received and not yet looked at, as text.
+    pub fn received_text(&self) -> String {
+        String::from_utf8_lossy(&self.received).into_owned()
     }
 
     /// Waits for the end of the stream; what still came before it.
