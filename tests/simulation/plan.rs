@@ -16,13 +16,24 @@ pub const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// Names that clients speak of; each seed takes a few of them, so that they meet.
 pub const PIPES: [&str; 14] = [
-    "open:a", "open:b", "user-ann", "user-bob", "acme:news", "globex:news", "announce", "room-1", "room-2",
-    "room-secret", "lobby:x:y", "deep:a:b", "odd\"name\\", "red:chat",
+    "open:a",
+    "open:b",
+    "user-ann",
+    "user-bob",
+    "acme:news",
+    "globex:news",
+    "announce",
+    "room-1",
+    "room-2",
+    "room-secret",
+    "lobby:x:y",
+    "deep:a:b",
+    "odd\"name\\",
+    "red:chat",
 ];
 
 /// Patterns that tokens may grant.
-pub const PATTERNS: [&str; 9] =
-    ["room-*", "**", "open:*", "user-*", "*", "deep:**", "*:news", "lobby:*", "***"];
+pub const PATTERNS: [&str; 9] = ["room-*", "**", "open:*", "user-*", "*", "deep:**", "*:news", "lobby:*", "***"];
 
 const DEFINITIONS: [(&str, bool, bool); 9] = [
     ("open:{room}", true, true),

@@ -60,6 +60,8 @@ pub struct Connection {
     /// Bytes that are being written.
     pub sending: usize,
     pub close_seen: bool,
+    /// Nothing more is awaited of the peer: it closed first, or was refused.
+    pub peer_done: bool,
     /// The queue was full since the last write began.
     pub overflowed: bool,
     /// Events left out since all was last told, and what of it was told, by pipe.
@@ -154,6 +156,7 @@ impl Model {
             expected: VecDeque::new(),
             sending: 0,
             close_seen: false,
+            peer_done: false,
             overflowed: false,
             missing: BTreeMap::new(),
             told: BTreeMap::new(),

@@ -30,6 +30,7 @@ impl Model {
                 self.count("closed[1000]", 1);
                 let payload = code.map_or(Vec::new(), |code| code.to_be_bytes().to_vec());
                 self.close_with(now, client, payload, false);
+                self.connections[client].peer_done = true;
             }
             Sent::Broken(code) => {
                 self.count("malformed", 1);

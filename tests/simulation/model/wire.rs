@@ -17,10 +17,19 @@ pub struct Pass {
 /// One thing in a client's stream that has an effect when it is complete.
 #[derive(Clone, Debug)]
 pub enum Sent {
-    Head { pass: Option<Pass>, subprotocol: bool },
-    Message { id: Option<String>, request: Request },
+    Head {
+        pass: Option<Pass>,
+        subprotocol: bool,
+    },
+    Message {
+        id: Option<String>,
+        request: Request,
+    },
     /// The sentence that the reply to it carries.
-    Malformed { id: Option<String>, error: String },
+    Malformed {
+        id: Option<String>,
+        error: String,
+    },
     Ping(Vec<u8>),
     Pong,
     Close(Option<u16>),
@@ -72,7 +81,10 @@ pub enum What {
     Refusal(u16),
     /// An accepted one: the response as it must be.
     Accept(String),
-    Event { pipe: String, text: String },
+    Event {
+        pipe: String,
+        text: String,
+    },
     Text(String),
     /// A text whose end is not known here.
     TextBegins(String),
@@ -100,7 +112,14 @@ impl What {
 
 /// Bytes of a server's frame with this payload.
 pub fn frame_bytes(payload: usize) -> usize {
-    payload + if payload < 126 { 2 } else if payload <= 0xFFFF { 4 } else { 10 }
+    payload
+        + if payload < 126 {
+            2
+        } else if payload <= 0xFFFF {
+            4
+        } else {
+            10
+        }
 }
 
 /// A JSON string.
