@@ -3,7 +3,8 @@
 //! Contents: `handshake` (every refusal, and what is served) · `tokens` (credentials, algorithms, expiry) · `frames`
 //! (what is a message and what breaks the framing) · `closing` (close handshakes, silence, pings) · `process` (exit
 //! codes, draining, bad bytes) · `grants` (who may do what) · `publish` (who gets what, in which order) · `limits`
-//! (caps and rates) · `workers` (across cores) · `slow` (consumers that do not read) · `proxies` (whose address it is).
+//! (caps) · `rates` (slowed, refused, closed) · `descriptors` (running out of them) · `workers` (across cores) · `slow`
+//! (consumers that do not read) · `proxies` (whose address it is).
 //!
 //! Each test starts a server of its own on a port of its own. Whatever must happen may take [`support::PATIENCE`];
 //! nothing is asserted to be fast. `PIPEWARD_BACKEND=epoll` runs them all without io_uring.
@@ -16,9 +17,11 @@ mod handshake;
 mod process;
 mod tokens;
 
+mod descriptors;
 mod grants;
 mod limits;
 mod proxies;
 mod publish;
+mod rates;
 mod slow;
 mod workers;

@@ -153,8 +153,8 @@ fn workers_without_subscribers_are_not_troubled() {
     // Worker 1 listens, workers 0 and 1 publish.
     assert_ok(&all[1].subscribe("room"));
     for number in 0..100 {
-        for publisher in 0..2 {
-            assert_ok(&all[publisher].publish("room", number));
+        for publisher in &mut all[..2] {
+            assert_ok(&publisher.publish("room", number));
         }
     }
     let heard: BTreeSet<String> = (0..200).map(|_| all[1].receive()["data"].to_string()).collect();
