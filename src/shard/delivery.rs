@@ -108,14 +108,18 @@ impl Shard {
             }
             let outbox = &mut self.outboxes[subscriber.slot as usize];
             match outbox.push(frame.clone(), limit_bytes, when_slow, &mut self.gatherer) {
-                Pushed::Queued => {}
-                Pushed::Dropped(events) => self.counters.events_dropped += u64::from(events),
+                Pushed::Queued => delivered += 1,
+                Pushed::Dropped(events) => {
+                    self.counters.events_dropped += u64::from(events);
+                    delivered += 1;
+                }
+                // The loss itself is to be told.
+                Pushed::LeftOut(events) => self.counters.events_dropped += u64::from(events),
                 Pushed::TooSlow => {
                     self.too_slow.push(subscriber.slot);
                     continue;
                 }
             }
-            delivered += 1;
             if !outbox.dirty && !outbox.is_sending() {
                 outbox.dirty = true;
                 self.dirty.push_back(subscriber.slot);

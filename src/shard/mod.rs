@@ -285,7 +285,7 @@ impl Shard {
         let outbox = &mut self.outboxes[slot as usize];
         match outbox.push(frame, limits.queue_bytes as usize, limits.when_slow, &mut self.gatherer) {
             Pushed::Queued => {}
-            Pushed::Dropped(events) => self.counters.events_dropped += u64::from(events),
+            Pushed::Dropped(events) | Pushed::LeftOut(events) => self.counters.events_dropped += u64::from(events),
             Pushed::TooSlow => self.too_slow.push(slot),
         }
         self.mark_dirty(slot);

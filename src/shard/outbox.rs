@@ -146,6 +146,8 @@ pub enum Pushed {
     Queued,
     /// It waits, and so many older events were left out for it.
     Dropped(u32),
+    /// It was left out itself, and so were that many in all.
+    LeftOut(u32),
     /// There is no room and none can be made: close the connection.
     TooSlow,
 }
@@ -197,8 +199,7 @@ impl Outbox {
         if limit_bytes != 0 && self.queued_bytes() + length > limit_bytes {
             outcome = self.make_room(length, limit_bytes, when_slow, &frame);
             match outcome {
-                Pushed::TooSlow => return outcome,
-                Pushed::Dropped(_) if self.queued_bytes() + length > limit_bytes => return outcome,
+                Pushed::TooSlow | Pushed::LeftOut(_) => return outcome,
                 _ => {}
             }
         }
@@ -252,7 +253,7 @@ impl Outbox {
                 return Pushed::TooSlow;
             }
             self.note_lag(frame, self.frames.len());
-            dropped += 1;
+            return Pushed::LeftOut(dropped + 1);
         }
         Pushed::Dropped(dropped)
     }
@@ -419,7 +420,7 @@ mod tests {
         for number in 0..9 {
             let (pipe, name) = if number % 3 == 0 { (2, "b") } else { (1, "a") };
             match outbox.push(event(pipe, name, number, &pool.meter), limit, WhenSlow::DropOldest, &mut pool) {
-                Pushed::Dropped(count) => dropped += count,
+                Pushed::Dropped(count) | Pushed::LeftOut(count) => dropped += count,
                 other => assert_eq!(other, Pushed::Queued),
             }
             assert!(outbox.queued_bytes() <= limit);
@@ -454,7 +455,7 @@ mod tests {
         let frame = reply(&pool);
         assert_eq!(outbox.push(frame, 100, WhenSlow::DropOldest, &mut pool), Pushed::TooSlow);
         let big = event(1, "a", 0, &pool.meter);
-        assert_eq!(outbox.push(big, 100, WhenSlow::DropOldest, &mut pool), Pushed::Dropped(1));
+        assert_eq!(outbox.push(big, 100, WhenSlow::DropOldest, &mut pool), Pushed::LeftOut(1));
         assert_eq!(outbox.queued_bytes(), 60);
         assert_eq!(outbox.push(event(1, "a", 1, &pool.meter.clone()), 10, WhenSlow::Close, &mut pool), Pushed::TooSlow);
     }
