@@ -181,6 +181,10 @@ impl Shard {
             if let Some(chunk) = outbox.gather(&mut self.gatherer) {
                 self.counters.writes += 1;
                 self.counters.bytes_out += chunk.as_ref().len() as u64;
+                if self.dirty.is_empty() {
+                    // The slice may end here; an idle worker holds no run.
+                    self.gatherer.end_round();
+                }
                 return Some((self.handle_of(slot), chunk));
             }
         }

@@ -526,7 +526,8 @@ impl Model {
             connection.overflowed = true;
         }
         let fits = connection.sending + kept.sum::<usize>() + bytes <= limit;
-        if !fits && !(drops && what.is_event()) {
+        let may_drop = drops && what.is_event();
+        if !fits && !may_drop {
             self.too_slow.push(client);
             return false;
         }

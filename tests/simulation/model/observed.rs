@@ -47,6 +47,9 @@ impl Budget {
     }
 }
 
+/// The name of a budget, its rate where there is one, and what is taken from it.
+type Cost = (&'static str, Option<(f64, f64)>, f64);
+
 /// One connection's own budgets, and since when it is refused.
 #[derive(Debug, Default)]
 pub struct Tallies {
@@ -189,7 +192,7 @@ impl Model {
                 assert!(throttle_s == 0 || connection.tallies.told > 0, "4429 without throttled");
             }
             4503 => assert!(connection.leave_at_ms.is_some_and(|at| now.ms() >= at), "4503 too early"),
-            4408 => assert!(connection.items.iter().any(|item| matches!(item.sent, Sent::Half)), "4408 for nothing"),
+            4408 => assert!(connection.items.iter().any(|item| item.end == u64::MAX), "4408 for nothing"),
             _ => panic!("closed with {code} for nothing"),
         }
         self.leave(client, Phase::Closing { until_ms: now.ms() + 1_000 });
@@ -200,7 +203,7 @@ impl Model {
         let Sent::Head { pass, .. } = sent else { panic!("a client begins with its head") };
         let text = String::from_utf8_lossy(bytes);
         if text.contains(r#""code":"RATE_LIMITED""#) {
-            assert!(!self.has_handshake(now), "a handshake within the rate was refused");
+            assert!(!self.has_handshake(now, 1.0 + 2.0 * SLACK), "a handshake within the rate was refused");
             return self.refuse(now, client, Code::RateLimited, 429);
         }
         assert!(self.spend_handshake(now), "more handshakes than the rate allows");
@@ -212,14 +215,14 @@ impl Model {
 
     // ---- budgets -------------------------------------------------------------------------------------------------
 
-    fn has_handshake(&mut self, now: Now) -> bool {
+    fn has_handshake(&mut self, now: Now, cost: f64) -> bool {
         let per_s = f64::from(self.plan.rates.as_ref().map_or(0, |rates| rates.handshakes_per_s));
         let budget = self.handshakes.get_or_insert_with(|| Budget::new((per_s, per_s), now));
-        per_s == 0.0 || budget.has(now, 1.0)
+        per_s == 0.0 || budget.has(now, cost)
     }
 
     fn spend_handshake(&mut self, now: Now) -> bool {
-        let has = self.has_handshake(now);
+        let has = self.has_handshake(now, 1.0);
         if let Some(budget) = &mut self.handshakes {
             budget.tokens -= 1.0;
         }
@@ -227,7 +230,7 @@ impl Model {
     }
 
     /// The budgets that something counts against, with its cost.
-    fn costs(&self, sent: &Sent) -> Vec<(&'static str, Option<(f64, f64)>, f64)> {
+    fn costs(&self, sent: &Sent) -> Vec<Cost> {
         let Some(rates) = &self.plan.rates else { return Vec::new() };
         if !matches!(sent, Sent::Message { .. } | Sent::Malformed { .. }) {
             return Vec::new();

@@ -181,14 +181,7 @@ impl World {
         let one = &mut self.sockets[socket];
         match random.below(200) {
             0..=1 => one.ended = true,
-            2 => {
-                // The stream ends in the middle of something.
-                let kept = random.below(one.outgoing.len() + 1);
-                if one.outgoing.len() > kept && !one.accepted {
-                    return;
-                }
-                one.ended = true;
-            }
+            2 => return self.cut_off(socket),
             _ => {
                 let burst = if random.chance(10) { 12 } else { 3 };
                 for _ in 0..random.between(1, burst) {
@@ -200,6 +193,23 @@ impl World {
             }
         }
         self.tell_items(socket);
+    }
+
+    /// The stream ends in the middle of something: what was not handed in yet is lost from some byte on.
+    fn cut_off(&mut self, socket: usize) {
+        let Some(client) = self.clients.get(&socket).copied() else { return };
+        let one = &mut self.sockets[socket];
+        let kept = self.random.below(one.outgoing.len() + 1);
+        let total = one.sent_bytes - (one.outgoing.len() - kept) as u64;
+        let items = &mut self.model.connections[client].items;
+        if items.iter().any(|item| item.whole && item.start < total && total < item.end) {
+            return;
+        }
+        one.outgoing.truncate(kept);
+        one.sent_bytes = total;
+        one.ended = true;
+        items.retain(|item| item.start < total);
+        items.iter_mut().filter(|item| item.end > total).for_each(|item| item.end = u64::MAX);
     }
 
     fn connect(&mut self) {
