@@ -27,6 +27,8 @@ fn shard() -> (Shard, Now) {
     let now = Now { mono_ns: 1, unix_ms: 1_700_000_000_000 };
     let mut config = Config::new(1);
     config.limits.rates = Rates::default();
+    // Time passes in here without anybody answering pings.
+    config.edge.ping_s = u32::MAX;
     config.auth.token = Some(TokenSettings {
         key: KeySource::HmacSecret(SECRET.to_vec()),
         issuer: None,
@@ -53,7 +55,7 @@ fn drain(shard: &mut Shard, now: Now) -> usize {
 
 fn connect(shard: &mut Shard, now: Now, user: usize) -> Handle {
     let claims = format!(
-        r#"{{"sub":"user-{user}","pipes":{{"team-chat":{{"subscribe":true,"publish":true}},"announcements":{{"subscribe":true}},"user-{user}":{{"subscribe":true}}}}}}"#
+        r#"{{"sub":"user-{user}","pipes":{{"team-chat":{{"subscribe":true,"publish":true,"presence":true}},"announcements":{{"subscribe":true}},"user-{user}":{{"subscribe":true}}}}}}"#
     );
     let mut head = format!(
         "GET /v1/connect HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -136,6 +138,66 @@ fn grants(criterion: &mut Criterion) {
     });
 }
 
+/// What presence costs: nothing for an event, whether the pipe is watched or not; a lock and a look into a tree for a
+/// subscribe; and one encoding for all watchers when the changes are told.
+fn presence(criterion: &mut Criterion) {
+    const MEMBERS: usize = 1_000;
+    let data = "x".repeat(126);
+    let publish = message(&format!(r#"{{"type":"publish","pipe":"team-chat","event":"m","data":"{data}"}}"#));
+    let follow = message(r#"{"type":"subscribe","pipe":"team-chat"}"#);
+    let watch = message(r#"{"type":"subscribe","pipe":"team-chat","presence":true}"#);
+    let leave = message(r#"{"type":"unsubscribe","pipe":"team-chat"}"#);
+    let mut group = criterion.benchmark_group("presence, a pipe of 1,000 members");
+    for (what, watchers) in [("nobody watches", 0), ("one watches", 1), ("all watch", MEMBERS)] {
+        let (mut shard, mut now) = shard();
+        let members: Vec<Handle> = (0..MEMBERS).map(|user| connect(&mut shard, now, user)).collect();
+        for (place, connection) in members.iter().enumerate() {
+            let mut bytes = if place < watchers { watch.clone() } else { follow.clone() };
+            shard.handle(now, Input::Received { connection: *connection, bytes: &mut bytes });
+            drain(&mut shard, now);
+        }
+        let mut passes = |shard: &mut Shard, ms: u64| {
+            now.mono_ns += ms * 1_000_000;
+            shard.handle(now, Input::Time);
+            now
+        };
+        let now = passes(&mut shard, 300);
+        drain(&mut shard, now);
+        group.bench_function(format!("publish and deliver, {what}"), |bencher| {
+            bencher.iter(|| {
+                shard.handle(now, Input::Received { connection: members[0], bytes: &mut publish.clone() });
+                black_box(drain(&mut shard, now))
+            });
+        });
+        let last = members[MEMBERS - 1];
+        group.bench_function(format!("unsubscribe and subscribe, {what}"), |bencher| {
+            bencher.iter(|| {
+                shard.handle(now, Input::Received { connection: last, bytes: &mut leave.clone() });
+                shard.handle(now, Input::Received { connection: last, bytes: &mut follow.clone() });
+                black_box(drain(&mut shard, now))
+            });
+        });
+        group.bench_function(format!("telling that one left or came, {what}"), |bencher| {
+            let mut here = true;
+            bencher.iter_custom(|rounds| {
+                let mut spent = std::time::Duration::ZERO;
+                for _ in 0..rounds {
+                    let mut bytes = if here { leave.clone() } else { follow.clone() };
+                    here = !here;
+                    shard.handle(now, Input::Received { connection: last, bytes: &mut bytes });
+                    drain(&mut shard, now);
+                    let began = std::time::Instant::now();
+                    let now = passes(&mut shard, 300);
+                    spent += began.elapsed();
+                    black_box(drain(&mut shard, now));
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
+
 fn handshake(criterion: &mut Criterion) {
     criterion.bench_function("handshake to welcome and close, three grants", |bencher| {
         let (mut shard, now) = shard();
@@ -150,5 +212,5 @@ fn handshake(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, fan_out, grants, handshake);
+criterion_group!(benches, fan_out, grants, handshake, presence);
 criterion_main!(benches);

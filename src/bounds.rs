@@ -3,8 +3,9 @@
 //! A bound that an operator may change is a key of `[limits]` (see `config`); its default stands there. The bounds
 //! here are part of the design: each says what happens when it is reached.
 
-/// Workers in one process. One bit of a pipe's interest word each. More: configuration error.
-pub const WORKERS_MAX: usize = 64;
+/// Workers in one process: one bit of a pipe's interest word each, and one bit says that somebody watches who is there.
+/// The control thread is one more participant of the mesh. More: configuration error.
+pub const WORKERS_MAX: usize = 63;
 
 /// Bytes of a request head (request line and headers). Longer: 431.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -45,8 +46,10 @@ pub const PIPES_MAX: usize = 4_000_000;
 
 /// Entries of one ring of the mesh. Full: the publish stays unparsed and its connection pauses.
 pub const RING_ENTRIES: usize = 1024;
-/// Entries taken from the rings before sockets are looked at again.
-pub const RING_ENTRIES_PER_TICK: usize = 256;
+/// Entries taken from the rings in one go, and how often in one tick. In between, whoever has much waiting is given a write.
+pub const RING_ENTRIES_PER_TURN: usize = 16;
+/// See [`RING_ENTRIES_PER_TURN`].
+pub const RING_TURNS_PER_TICK: usize = 16;
 /// Writes started before anything else is looked at again.
 pub const WRITES_PER_SLICE: usize = 256;
 /// Bytes gathered into one write. One frame that is longer goes alone.
@@ -58,6 +61,22 @@ pub const WORKER_ASSEMBLY_BYTES_MAX: usize = 256 << 20;
 /// A message that was begun must be complete within this time, in milliseconds. Later: 4408.
 pub const MESSAGE_UNFINISHED_MS_MAX: u64 = 30_000;
 
+/// So long before its token expires a connection is told so, in milliseconds (C29).
+pub const EXPIRING_NOTICE_MS: u64 = 60_000;
+/// Members that are listed, in a reply or in a `presence` frame (E11). More: the first ones and `total`, or numbers only.
+pub const PRESENCE_LISTED_MAX: usize = 1_000;
+/// Where there were more members than are listed, frames list them again at so many. Fewer than
+/// [`PRESENCE_LISTED_MAX`], so that a crowd around it does not cause a new list each time.
+pub const PRESENCE_LISTED_AGAIN: usize = 900;
+/// Changes of a room that are kept until every worker has told them. More: a new list is sent instead.
+pub const PRESENCE_LOG_MAX: usize = 1_024;
+/// A room is kept so long after somebody last asked, in milliseconds.
+pub const PRESENCE_LEASE_MS: u64 = 5_000;
+/// Changes are gathered for so long before they are told, in milliseconds (C17: at most 1,000).
+pub const PRESENCE_GATHER_MS: u64 = 250;
+/// Watchers of one room that came to a worker since it last told the changes. More: it tells them at once.
+pub const PRESENCE_FRESH_MAX: usize = 16;
+
 /// Between our close frame and the end of the socket, in milliseconds, where the peer does not answer.
 pub const CLOSE_WAIT_MS: u64 = 1_000;
 /// A worker looks at its rings at least this often, in milliseconds, whatever the doorbell says.
@@ -65,8 +84,10 @@ pub const SWEEP_MS: u64 = 1_000;
 /// A message may wait this long for its rate before it is refused, in milliseconds.
 pub const SLOW_MS_MAX: u64 = 1_000;
 
-const _: () = assert!(WORKERS_MAX <= u64::BITS as usize, "interest is one bit per worker in one word");
+const _: () = assert!(WORKERS_MAX < u64::BITS as usize, "interest is one bit per worker in one word, and one mark");
 const _: () = assert!(RING_ENTRIES.is_power_of_two());
 const _: () = assert!(PROXY_HEADER_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(HANDSHAKES_PENDING_PER_IP_MAX < HANDSHAKES_PENDING_MAX);
 const _: () = assert!(GRANTS_LISTED_MAX <= GRANTS_MAX);
+const _: () = assert!(PRESENCE_LISTED_AGAIN < PRESENCE_LISTED_MAX && PRESENCE_LISTED_MAX <= PRESENCE_LOG_MAX);
+const _: () = assert!(PRESENCE_GATHER_MS <= 1_000);

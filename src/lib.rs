@@ -31,6 +31,7 @@ pub mod auth;
 pub mod bounds;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod mesh;
 pub mod protocol;

@@ -7,14 +7,17 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{Ordering::Relaxed, Ordering::Release};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::bounds::RING_ENTRIES;
 use crate::config::Config;
+use crate::control::Control;
+use crate::control::audit::Audit;
 use crate::mesh::doorbell::Bell;
 use crate::mesh::port::mesh;
 use crate::shard::shared::{Settings, Shared};
@@ -27,10 +30,13 @@ const EXIT_FAILED: u8 = 1;
 const EXIT_WRONG: u8 = 2;
 
 /// Runs the server until it is told to stop.
-pub fn serve(config: Config) -> ExitCode {
+///
+/// `reload` reads the configuration again: None, once it has said why, where it is not usable.
+pub fn serve(config: Config, reload: impl FnMut() -> Option<Config>) -> ExitCode {
     log_to_stderr();
+    let store = config.store.path.clone();
     match Settings::new(config) {
-        Ok(settings) => run(settings, |_| {}),
+        Ok(settings) => run(settings, Some(&store), reload, |_, _| {}),
         Err(error) => {
             tracing::error!("auth.token: {error}");
             ExitCode::from(EXIT_WRONG)
@@ -46,15 +52,22 @@ pub fn log_to_stderr() {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).try_init();
 }
 
-/// Runs a server with these settings. `started` is told the addresses once every worker accepts.
-pub fn run(settings: Settings, started: impl FnOnce(&[SocketAddr])) -> ExitCode {
-    match start(settings) {
+/// Runs a server with these settings. `store` None: what is revoked is forgotten with the process. `started` is told where
+/// it listens, before anybody else is.
+pub fn run(
+    settings: Settings,
+    store: Option<&Path>,
+    reload: impl FnMut() -> Option<Config>,
+    started: impl FnOnce(&Shared, &Addresses),
+) -> ExitCode {
+    match start(settings, store) {
         Ok(server) => {
-            for address in &server.addresses {
+            started(&server.shared, &server.addresses);
+            tracing::info!("server API on {}", server.addresses.control);
+            for address in &server.addresses.edge {
                 tracing::info!("listening on {address}");
             }
-            started(&server.addresses);
-            server.supervise()
+            server.supervise(reload)
         }
         Err(error) => {
             tracing::error!("{error}");
@@ -69,10 +82,20 @@ struct Server {
     orders: Arc<Orders>,
     bells: Vec<Arc<EventFd>>,
     workers: Vec<JoinHandle<io::Result<()>>>,
-    addresses: Vec<SocketAddr>,
+    control: Control,
+    audit: Audit,
+    addresses: Addresses,
 }
 
-fn start(settings: Settings) -> Result<Server, String> {
+/// Where a server listens.
+pub struct Addresses {
+    /// For clients.
+    pub edge: Vec<SocketAddr>,
+    /// For the application.
+    pub control: SocketAddr,
+}
+
+fn start(settings: Settings, store: Option<&Path>) -> Result<Server, String> {
     block_signals();
     let edge = &settings.config.edge;
     let (workers, addresses) = (edge.workers, edge.listen.clone());
@@ -88,8 +111,15 @@ fn start(settings: Settings) -> Result<Server, String> {
         let bell = bell.clone();
         Box::new(move || bell.ring()) as Box<dyn Bell>
     });
-    let ports = mesh(rings.collect(), RING_ENTRIES);
+    // The last participant is the control thread, which only gives: nobody needs to wake it.
+    let nobody = Box::new(|| {}) as Box<dyn Bell>;
+    let mut ports = mesh(rings.chain([nobody]).collect(), RING_ENTRIES);
     let shared = Shared::new(settings, seed);
+    let audit = Audit::start(&shared.settings().config.audit).map_err(|error| error.to_string())?;
+    let port = ports.pop().ok_or("a mesh without ports")?;
+    // The revocations of yesterday are in force before the first worker takes a connection.
+    let control = Control::start(shared.clone(), port, store, audit.clone())?;
+    let witness = control.witness();
     let orders = Arc::new(Orders::default());
     let handoffs = Handoffs::new(workers);
     let clock = Clock::start();
@@ -103,24 +133,29 @@ fn start(settings: Settings) -> Result<Server, String> {
             listeners,
             handoffs: handoffs.clone(),
             orders: orders.clone(),
+            witness: witness.clone(),
             clock,
             backend: backend(),
         };
+        let attendance = control.attendance(worker);
         let cpu = cpus.get(worker % cpus.len().max(1)).copied();
         let thread = std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
             if let Some(cpu) = cpu {
                 pin(cpu);
             }
-            crate::worker::run(parts)
+            let ended = crate::worker::run(parts);
+            drop(attendance);
+            ended
         });
         threads.push(thread.map_err(|error| format!("cannot start worker {worker}: {error}"))?);
     }
-    Ok(Server { shared, orders, bells, workers: threads, addresses })
+    let addresses = Addresses { edge: addresses, control: control.address() };
+    Ok(Server { shared, orders, bells, workers: threads, control, audit, addresses })
 }
 
 impl Server {
     /// Waits for signals and for the workers.
-    fn supervise(mut self) -> ExitCode {
+    fn supervise(mut self, mut reload: impl FnMut() -> Option<Config>) -> ExitCode {
         let mut draining = false;
         loop {
             match wait_for_signal(Duration::from_millis(100)) {
@@ -129,7 +164,7 @@ impl Server {
                     return ExitCode::from(EXIT_FAILED);
                 }
                 Some(libc::SIGTERM | libc::SIGINT) => {
-                    let drain_s = self.shared.settings.config.edge.drain_s;
+                    let drain_s = self.shared.settings().config.edge.drain_s;
                     tracing::info!("draining: connections are let go within {drain_s} s");
                     draining = true;
                     self.shared.drain();
@@ -139,14 +174,42 @@ impl Server {
                     self.orders.reports.fetch_add(1, Relaxed);
                     self.ring_all();
                 }
-                Some(libc::SIGHUP) => {
-                    tracing::warn!("this version cannot reload its configuration: restart it instead")
-                }
+                Some(libc::SIGHUP) => self.reload(&mut reload),
                 _ => {}
             }
+            if self.control.has_ended() {
+                tracing::error!("the control thread has ended by itself");
+                return ExitCode::from(EXIT_FAILED);
+            }
             if let Some(code) = self.ended() {
+                self.control.stop();
+                self.audit.close();
                 return code;
             }
+        }
+    }
+
+    /// Puts a configuration that was read again in force, whole or not at all (G2).
+    fn reload(&self, reload: &mut impl FnMut() -> Option<Config>) {
+        let old = self.shared.settings();
+        let Some(mut config) = reload() else {
+            return tracing::error!("the configuration was not reloaded: the old one stays in force");
+        };
+        for key in config.keep_fixed(&old.config) {
+            tracing::warn!("{key} cannot be changed while the server runs: it keeps its value until a restart");
+        }
+        match Settings::new(config) {
+            Ok(mut settings) => {
+                if let (Some(new), Some(old)) = (&mut settings.verifier, &old.verifier) {
+                    new.keep_fetched(old);
+                }
+                self.shared.replace_settings(settings);
+                self.orders.reloads.fetch_add(1, Release);
+                self.ring_all();
+                self.control.reload();
+                tracing::info!("the configuration was reloaded");
+            }
+            Err(error) => tracing::error!("the configuration was not reloaded: auth.token: {error}"),
         }
     }
 
@@ -197,6 +260,9 @@ fn block_signals() {
     let set = signals();
     // SAFETY: the set is initialised; the old mask is not asked for.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    // A file that may not grow is an error of the write that tried, not the end of the process.
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 fn wait_for_signal(most: Duration) -> Option<i32> {

@@ -5,6 +5,8 @@
 //! Everything a key can be wrong in is found when it is loaded; the messages are for the operator.
 //! Source: RFC 7518 §3 (algorithms), RFC 8037 (EdDSA), B10.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
 use jsonwebtoken::{Algorithm, DecodingKey};
 
@@ -16,6 +18,8 @@ pub const SECRET_BYTES_MIN: usize = 16;
 pub const RSA_BITS_MIN: usize = 2048;
 /// Bits of the largest RSA modulus that is a key: what the library verifies with.
 pub const RSA_BITS_MAX: usize = 4096;
+/// Bytes of a coordinate on P-256 (RFC 7518 §6.2.1.2).
+const P256_BYTES: usize = 32;
 /// Bytes of an Ed25519 public key (RFC 8032 §5.1.5).
 const ED25519_BYTES: usize = 32;
 
@@ -35,7 +39,38 @@ impl Key {
         match source {
             KeySource::HmacSecret(secret) => hmac(secret),
             KeySource::PublicKeyPem(pem) => public(pem),
+            KeySource::JwksUrl(_) => Err("the keys of an address have to be fetched first".into()),
         }
+    }
+
+    /// The RSA key of a modulus and an exponent, in base64url (RFC 7518 §6.3.1).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_rsa(modulus: &str, exponent: &str) -> Result<Key, String> {
+        let mut numbers = der_integer(&decoded(modulus)?);
+        numbers.extend(der_integer(&decoded(exponent)?));
+        rsa(DecodingKey::from_rsa_der(&der(0x30, &numbers)))
+    }
+
+    /// The P-256 key of two coordinates, in base64url (RFC 7518 §6.2.1).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_p256(x: &str, y: &str) -> Result<Key, String> {
+        let (x, y) = (decoded(x)?, decoded(y)?);
+        if x.len() != P256_BYTES || y.len() != P256_BYTES {
+            return Err(format!("a coordinate of the P-256 key does not have {P256_BYTES} bytes"));
+        }
+        p256(DecodingKey::from_ec_der(&[&[0x04], &*x, &*y].concat()))
+    }
+
+    /// The Ed25519 key of its bytes, in base64url (RFC 8037 §2).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_ed25519(x: &str) -> Result<Key, String> {
+        ed25519(DecodingKey::from_ed_der(&decoded(x)?))
     }
 
     /// The algorithm called `name` in a token's header, if it is one of this key's. Names are compared exactly.
@@ -68,10 +103,7 @@ fn public(pem: &[u8]) -> Result<Key, String> {
         return rsa(key);
     }
     if let Ok(key) = DecodingKey::from_ec_pem(pem) {
-        return match (DEFAULT_PROVIDER.verifier_factory)(&Algorithm::ES256, &key) {
-            Ok(_) => Ok(Key { key, algorithms: &[("ES256", Algorithm::ES256)] }),
-            Err(_) => Err("the elliptic curve of the key is not P-256 (prime256v1), which ES256 needs".into()),
-        };
+        return p256(key);
     }
     if let Ok(key) = DecodingKey::from_ed_pem(pem) {
         return ed25519(key);
@@ -111,6 +143,13 @@ fn rsa(key: DecodingKey) -> Result<Key, String> {
     Ok(Key { key, algorithms: &[("RS256", Algorithm::RS256)] })
 }
 
+fn p256(key: DecodingKey) -> Result<Key, String> {
+    match (DEFAULT_PROVIDER.verifier_factory)(&Algorithm::ES256, &key) {
+        Ok(_) => Ok(Key { key, algorithms: &[("ES256", Algorithm::ES256)] }),
+        Err(_) => Err("the elliptic curve of the key is not P-256 (prime256v1), which ES256 needs".into()),
+    }
+}
+
 fn ed25519(key: DecodingKey) -> Result<Key, String> {
     // The library slices the key to 32 bytes without looking.
     let whole = key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == ED25519_BYTES);
@@ -118,4 +157,34 @@ fn ed25519(key: DecodingKey) -> Result<Key, String> {
         return Err("the Ed25519 key is damaged".into());
     }
     Ok(Key { key, algorithms: &[("EdDSA", Algorithm::EdDSA)] })
+}
+
+fn decoded(part: &str) -> Result<Vec<u8>, String> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| "a part of the key is not base64url".to_owned())
+}
+
+/// An unsigned number as a DER INTEGER (X.690 §8.3), for the library that reads keys in PKCS #1 only.
+fn der_integer(number: &[u8]) -> Vec<u8> {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    let digits = &number[zeros..];
+    // A leading bit would be a sign, and nothing at all would be no number.
+    let positive: &[u8] = if digits.first().is_none_or(|first| first & 0x80 != 0) { &[0] } else { &[] };
+    der(0x02, &[positive, digits].concat())
+}
+
+/// A tag, the length of `content` in as few bytes as it needs (X.690 §8.1.3), and `content`.
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    let length = content.len().to_be_bytes();
+    let digits = &length[length.iter().take_while(|byte| **byte == 0).count()..];
+    match digits {
+        [] => out.push(0),
+        [short] if *short < 0x80 => out.push(*short),
+        long => {
+            out.push(0x80 | long.len() as u8);
+            out.extend_from_slice(long);
+        }
+    }
+    out.extend_from_slice(content);
+    out
 }

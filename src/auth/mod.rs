@@ -1,12 +1,13 @@
 //! Who a connection is and what it is granted, before it is one.
 //!
 //! Reading order: `decision` (what authorize ends in), `claims` (reading its JSON strictly), `key` (which algorithms a
-//! key stands for), `token` (verifying a JWT at `now`). Nothing here knows a clock, a socket or a file: the time is an
+//! key stands for), `jwks` (keys that are fetched), `token` (verifying a JWT at `now`). Nothing here knows a clock, a socket or a file: the time is an
 //! argument and keys arrive as bytes. Invariant: a [`Decision`] leaves this module only after a signature made with
 //! the configured key, and every id and name in it obeys the rules written at [`decision`].
 
 pub mod claims;
 pub mod decision;
+pub mod jwks;
 pub mod key;
 pub mod token;
 

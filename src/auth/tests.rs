@@ -13,6 +13,7 @@ use crate::bounds::{GRANTS_MAX, JSON_DEPTH_MAX};
 use crate::config::{KeySource, TokenSettings};
 
 mod claims;
+mod jwks;
 mod properties;
 mod signature;
 mod validity;

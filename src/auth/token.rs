@@ -3,12 +3,14 @@
 //! Invariant: a [`Decision`] comes only out of a token whose signature fits the configured key, by an algorithm that
 //! follows from the key, and which is valid at `now_ms`. What is cheap is looked at before the signature is computed
 //! (INVARIANTS 19): length, header, times, issuer, audience. What costs memory (identity, grants) is read after it.
-//! The key comes from the configuration alone: `jku`, `x5u`, `jwk`, `x5c` and `kid` of the header are not looked at
-//! (INVARIANTS 30); a `crit` refuses, since nothing that it could name is understood (B12).
+//! The key comes from the configuration alone, or from the address that it names: `jku`, `x5u`, `jwk` and `x5c` of the
+//! header are not looked at (INVARIANTS 30), and `kid` only chooses among fetched keys (B11); a `crit` refuses, since
+//! nothing that it could name is understood (B12).
 //! Units: times in claims are Unix seconds, maybe with a fraction; ours are Unix milliseconds.
 //! Source: RFC 7515 (form, header), RFC 7519 §4.1 (claims), RFC 8725 (what goes wrong).
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,9 +19,12 @@ use serde_json::value::RawValue;
 
 use super::claims::{self, Fields, IdentityFields, Malformed, Slot, optional};
 use super::decision::Decision;
+use super::jwks::{FetchedKeys, KeySet, Unfit};
 use super::key::Key;
-use crate::config::TokenSettings;
+use crate::config::{KeySource, TokenSettings};
 
+/// How far `iat` may lie ahead of our clock and still be believed, in seconds: clocks differ.
+const ISSUED_AHEAD_S_MAX: i64 = 300;
 /// Bytes of a token. Longer: refused before it is decoded.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// The latest `expires_at_ms` that is told, the largest integer that every JSON reader holds. A later `exp` means this.
@@ -38,6 +43,10 @@ pub enum TokenError {
     Critical,
     /// The algorithm is not one of the key's.
     Algorithm,
+    /// No fetched key has the token's `kid`. A newer set was asked for.
+    UnknownKey,
+    /// No keys have been fetched yet: not the token's fault, and soon over (503).
+    NoKeys,
     /// The signature does not fit.
     Signature,
     /// A claim is not as it should be.
@@ -62,6 +71,8 @@ impl fmt::Display for TokenError {
             TokenError::Header => "token malformed: its header is not a JSON object with one `alg`",
             TokenError::Critical => "token refused: its header has `crit`",
             TokenError::Algorithm => "token refused: its algorithm is not one of this server's key",
+            TokenError::UnknownKey => "token refused: this server knows no key of its `kid`",
+            TokenError::NoKeys => "tokens cannot be verified yet: the keys have not been fetched",
             TokenError::Signature => "token signature does not verify",
             TokenError::Claims(malformed) => return write!(f, "token malformed: {malformed}"),
             TokenError::Expired => "token expired",
@@ -84,11 +95,25 @@ impl From<Malformed> for TokenError {
 /// Verifies tokens under one configuration. May be shared between threads.
 #[derive(Clone, Debug)]
 pub struct Verifier {
-    key: Key,
+    keys: Keys,
     issuer: Option<Box<str>>,
     audience: Option<Box<str>>,
     leeway_ms: i64,
     require_exp: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Keys {
+    Own(Key),
+    /// Of this address.
+    Fetched(Box<str>, FetchedKeys),
+}
+
+/// Keys that may verify one token.
+enum Chosen {
+    Own(Algorithm),
+    /// Of a set, by the name of the algorithm and the `kid`.
+    Fetched(Arc<KeySet>, Box<str>, Option<Box<str>>),
 }
 
 impl Verifier {
@@ -97,13 +122,40 @@ impl Verifier {
     /// # Errors
     /// A sentence for the operator that says what is wrong with the key.
     pub fn new(settings: &TokenSettings) -> Result<Verifier, String> {
+        let keys = match &settings.key {
+            KeySource::JwksUrl(url) => Keys::Fetched(url.as_str().into(), FetchedKeys::default()),
+            own => Keys::Own(Key::new(own)?),
+        };
         Ok(Verifier {
-            key: Key::new(&settings.key)?,
+            keys,
             issuer: settings.issuer.as_deref().map(Box::from),
             audience: settings.audience.as_deref().map(Box::from),
             leeway_ms: i64::from(settings.leeway_s) * 1000,
             require_exp: settings.require_exp,
         })
+    }
+
+    /// Where fetched keys are to be put; None: its key is its own.
+    pub fn fetched(&self) -> Option<&FetchedKeys> {
+        match &self.keys {
+            Keys::Own(_) => None,
+            Keys::Fetched(_, keys) => Some(keys),
+        }
+    }
+
+    /// Goes on with the keys of `old`, if both have them from the same address: for a new configuration, which must
+    /// not be without keys until they have been fetched again.
+    pub fn keep_fetched(&mut self, old: &Verifier) {
+        if let (Keys::Fetched(url, keys), Keys::Fetched(old_url, old_keys)) = (&mut self.keys, &old.keys)
+            && url == old_url
+        {
+            *keys = old_keys.clone();
+        }
+    }
+
+    /// Whether it has a key at all.
+    pub fn is_ready(&self) -> bool {
+        self.fetched().is_none_or(|keys| keys.current().is_some())
     }
 
     /// Who `token` says its bearer is, and what it grants, at `now_ms` (Unix milliseconds). The connection must end
@@ -117,24 +169,52 @@ impl Verifier {
         }
         let parts = Parts::of(token).ok_or(TokenError::Form)?;
         let mut buffer = Vec::with_capacity(parts.header.len().max(parts.claims.len()));
-        let algorithm = self.algorithm(decoded(parts.header, &mut buffer)?)?;
+        let chosen = self.choose(decoded(parts.header, &mut buffer)?)?;
         let claims: Claims = claims::object(decoded(parts.claims, &mut buffer)?)?;
         self.check_parties(&claims)?;
         let expires_at_ms = self.check_times(&claims, i64::try_from(now_ms).unwrap_or(i64::MAX))?;
-        if !self.key.verifies(algorithm, parts.signed.as_bytes(), parts.signature) {
+        if !self.verifies(&chosen, &parts)? {
             return Err(TokenError::Signature);
         }
-        Ok(claims.decision(expires_at_ms)?)
+        let mut decision = claims.decision(expires_at_ms)?;
+        // Accepted (B8), but an issue time that has not come says nothing about when it was issued: it counts as none, or a
+        // token could be dated past every revocation to come.
+        let latest_s = i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX).saturating_add(ISSUED_AHEAD_S_MAX);
+        decision.issued_at_s = decision.issued_at_s.filter(|at| *at <= latest_s);
+        Ok(decision)
     }
 
-    fn algorithm(&self, header: &str) -> Result<Algorithm, TokenError> {
+    fn choose(&self, header: &str) -> Result<Chosen, TokenError> {
         let header: Header = claims::object(header).map_err(|_| TokenError::Header)?;
         if header.crit.is_some() {
             return Err(TokenError::Critical);
         }
         let name = header.alg.ok_or(TokenError::Header)?;
         let name = claims::text(name, "alg").map_err(|_| TokenError::Header)?;
-        self.key.algorithm(&name).ok_or(TokenError::Algorithm)
+        match &self.keys {
+            Keys::Own(key) => key.algorithm(&name).map(Chosen::Own).ok_or(TokenError::Algorithm),
+            Keys::Fetched(_, keys) => {
+                let kid = header.kid.map(|raw| claims::text(raw, "kid")).transpose().map_err(|_| TokenError::Header)?;
+                let set = keys.current().ok_or(TokenError::NoKeys)?;
+                Ok(Chosen::Fetched(set, name.into(), kid.map(Box::from)))
+            }
+        }
+    }
+
+    fn verifies(&self, chosen: &Chosen, parts: &Parts<'_>) -> Result<bool, TokenError> {
+        let fits = |key: &Key, algorithm| key.verifies(algorithm, parts.signed.as_bytes(), parts.signature);
+        match (chosen, &self.keys) {
+            (Chosen::Own(algorithm), Keys::Own(key)) => Ok(fits(key, *algorithm)),
+            (Chosen::Fetched(set, name, kid), Keys::Fetched(_, keys)) => match set.fitting(kid.as_deref(), name) {
+                Ok(fitting) => Ok(fitting.into_iter().any(|(key, algorithm)| fits(key, algorithm))),
+                Err(Unfit::Algorithm) => Err(TokenError::Algorithm),
+                Err(Unfit::Id) => {
+                    keys.want();
+                    Err(TokenError::UnknownKey)
+                }
+            },
+            _ => Ok(false),
+        }
     }
 
     fn check_parties(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
@@ -207,6 +287,7 @@ impl<'a> Parts<'a> {
 struct Header<'a> {
     alg: Slot<'a>,
     crit: Slot<'a>,
+    kid: Slot<'a>,
 }
 
 impl<'a> Fields<'a> for Header<'a> {
@@ -214,6 +295,7 @@ impl<'a> Fields<'a> for Header<'a> {
         match name {
             "alg" => Some(&mut self.alg),
             "crit" => Some(&mut self.crit),
+            "kid" => Some(&mut self.kid),
             _ => None,
         }
     }

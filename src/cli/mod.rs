@@ -5,10 +5,19 @@
 //! completions derive from the types here.
 
 mod check;
+mod client;
 mod completions;
+mod connections;
 mod demo;
+mod disconnect;
+mod publish;
+mod push;
+mod restore;
+mod revoke;
+mod revoke_tokens;
 mod serve;
 mod token;
+mod unsubscribe;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -44,6 +53,15 @@ enum Verb {
     Check(check::Arguments),
     Token(token::Arguments),
     Demo(demo::Arguments),
+    Publish(publish::Arguments),
+    Push(push::Arguments),
+    Revoke(revoke::Arguments),
+    RevokeAll(revoke::AllArguments),
+    Restore(restore::Arguments),
+    RevokeTokens(revoke_tokens::Arguments),
+    Disconnect(disconnect::Arguments),
+    Unsubscribe(unsubscribe::Arguments),
+    Connections(connections::Arguments),
     Completions(completions::Arguments),
 }
 
@@ -62,6 +80,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Token(arguments) => token::run(&arguments),
         Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Publish(arguments) => publish::run(&arguments),
+        Verb::Push(arguments) => push::run(&arguments),
+        Verb::Revoke(arguments) => revoke::run(&arguments),
+        Verb::RevokeAll(arguments) => revoke::run_all(&arguments),
+        Verb::Restore(arguments) => restore::run(&arguments),
+        Verb::RevokeTokens(arguments) => revoke_tokens::run(&arguments),
+        Verb::Disconnect(arguments) => disconnect::run(&arguments),
+        Verb::Unsubscribe(arguments) => unsubscribe::run(&arguments),
+        Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Completions(arguments) => completions::run(&arguments),
     }
 }

@@ -42,10 +42,20 @@ impl Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let flags = arguments.flags();
-    match load(|environment| config::load_with_flags(arguments.config.as_deref(), environment, &flags)) {
+    let read = || load(|environment| config::load_with_flags(arguments.config.as_deref(), environment, &flags));
+    match read() {
         Ok((config, warnings)) => {
             print_findings(&warnings);
-            crate::run::serve(config)
+            crate::run::serve(config, || match read() {
+                Ok((config, warnings)) => {
+                    print_findings(&warnings);
+                    Some(config)
+                }
+                Err(findings) => {
+                    print_findings(&findings);
+                    None
+                }
+            })
         }
         Err(findings) => {
             print_findings(&findings);

@@ -41,7 +41,7 @@ pub(super) struct Arguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ttl {
+pub(super) enum Ttl {
     Seconds(u64),
     Endless,
 }
@@ -125,7 +125,7 @@ fn parse_pipe(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), Value::Object(rights)))
 }
 
-fn parse_ttl(text: &str) -> Result<Ttl, String> {
+pub(super) fn parse_ttl(text: &str) -> Result<Ttl, String> {
     if text == "none" {
         return Ok(Ttl::Endless);
     }

@@ -3,10 +3,13 @@
 //! Invariant: a [`Config`] leaves this file only where no finding is an error.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::control::{Control, KeyDraft, finish_keys};
 use super::finding::{Findings, Place};
-use super::types::{Auth, Config, Edge, KeySource, Limits, PipeDefinition, Rates, TokenSettings};
+use super::types::{
+    AuditPath, AuditSettings, Auth, Config, Edge, KeySource, Limits, PipeDefinition, Rates, Store, TokenSettings,
+};
 use crate::auth::token::Verifier;
 use crate::protocol::names::Template;
 
@@ -26,6 +29,11 @@ pub(super) struct Draft {
     pub auth: Auth,
     pub token: TokenDraft,
     pub limits: Limits,
+    pub control: Control,
+    /// `[[control.key]]`, secrets in files not yet read.
+    pub control_keys: Vec<KeyDraft>,
+    pub store: Option<String>,
+    pub audit: Option<String>,
     /// The definition that is being read.
     pub pipe: PipeDraft,
     pipes: Vec<PipeDefinition>,
@@ -38,6 +46,7 @@ pub(super) struct Draft {
 pub(super) struct TokenDraft {
     pub hmac_secret: Option<String>,
     pub public_key_file: Option<String>,
+    pub jwks_url: Option<String>,
     pub issuer: Option<String>,
     pub audience: Option<String>,
     pub leeway_s: u32,
@@ -53,6 +62,9 @@ pub(super) struct PipeDraft {
     pub public: bool,
 }
 
+/// Room for what an event has around its data: names, sender, time.
+const ENVELOPE_BYTES: u32 = 1_024;
+
 impl Draft {
     /// The defaults, for `workers` workers.
     pub fn new(workers: u32) -> Draft {
@@ -62,6 +74,10 @@ impl Draft {
             auth: Auth::default(),
             token: TokenDraft::default(),
             limits: Limits::default(),
+            control: Control::default(),
+            control_keys: Vec::new(),
+            store: None,
+            audit: None,
             pipe: PipeDraft::default(),
             pipes: Vec::new(),
             places: HashMap::new(),
@@ -94,9 +110,13 @@ impl Draft {
         if let Some(section) = self.places.get("auth.token").cloned() {
             self.auth.token = self.token(&section, dir, findings);
         }
+        if let Some(keys) = finish_keys(std::mem::take(&mut self.control_keys), dir, findings) {
+            self.control.keys = keys;
+        }
         self.edge.workers = self.workers as usize;
-        let Draft { edge, auth, limits, pipes, places, .. } = self;
-        let config = Config { edge, auth, limits, pipes };
+        let (store, audit) = self.files(dir, findings);
+        let Draft { edge, auth, limits, pipes, control, places, .. } = self;
+        let config = Config { edge, auth, limits, pipes, control, store, audit };
         super::lint::lint(&config, &places, findings);
         (!findings.has_errors()).then_some(config)
     }
@@ -121,7 +141,8 @@ impl Draft {
     fn check_queue(&self, findings: &mut Findings) {
         let Limits { queue_bytes, message_bytes, .. } = self.limits;
         let place = self.places.get("limits.queue_bytes").or(self.places.get("limits.message_bytes"));
-        if let (true, Some(place)) = (queue_bytes < message_bytes, place) {
+        // An event carries what a message carried, and its envelope.
+        if let (true, Some(place)) = (queue_bytes < message_bytes.saturating_add(ENVELOPE_BYTES), place) {
             let message = format!(
                 "{queue_bytes} is below limits.message_bytes ({message_bytes}): one message of the full size is too \
                  much for every receiver; write at least {message_bytes}, or lower message_bytes"
@@ -130,22 +151,41 @@ impl Draft {
         }
     }
 
+    /// The files that the server writes.
+    fn files(&mut self, dir: &Path, findings: &mut Findings) -> (Store, AuditSettings) {
+        let path = self.store.take().map_or(Store::default().path, PathBuf::from);
+        let store = Store { path: dir.join(path) };
+        let path = match self.audit.take().as_deref() {
+            None | Some("-") => AuditPath::Stdout,
+            Some(file) => AuditPath::File(dir.join(file)),
+        };
+        if let (AuditPath::File(file), Some(place)) = (&path, self.places.get("audit.path"))
+            && *file == store.path
+        {
+            let message = "this is the file of the store as well; write another one";
+            findings.error(place, "audit.path", message);
+        }
+        (store, AuditSettings { path })
+    }
+
     fn token(&mut self, section: &Place, dir: &Path, findings: &mut Findings) -> Option<TokenSettings> {
         let token = std::mem::take(&mut self.token);
-        let (name, key) = match (token.hmac_secret, token.public_key_file) {
-            (Some(secret), None) => ("auth.token.hmac_secret", self.hmac_secret(secret, findings)?),
-            (None, Some(file)) => ("auth.token.public_key_file", self.public_key(&file, dir, findings)?),
-            (Some(_), Some(_)) => {
-                let message = "hmac_secret and public_key_file are both given; keep exactly one of them";
-                findings.error(section, "auth.token", message);
-                return None;
-            }
-            (None, None) => {
+        let (name, key) = match (token.hmac_secret, token.public_key_file, token.jwks_url) {
+            (Some(secret), None, None) => ("auth.token.hmac_secret", self.hmac_secret(secret, findings)?),
+            (None, Some(file), None) => ("auth.token.public_key_file", self.public_key(&file, dir, findings)?),
+            (None, None, Some(url)) => ("auth.token.jwks_url", self.jwks_url(url, findings)?),
+            (None, None, None) => {
                 let tried = ["auth.token.hmac_secret", "auth.token.public_key_file", "auth.token.jwks_url"];
                 if !tried.iter().any(|key| self.places.contains_key(*key)) {
-                    let message = "there is no key to verify tokens with; write hmac_secret or public_key_file";
+                    let message =
+                        "there is no key to verify tokens with; write hmac_secret, public_key_file or jwks_url";
                     findings.error(section, "auth.token", message);
                 }
+                return None;
+            }
+            _ => {
+                let message = "more than one of hmac_secret, public_key_file and jwks_url is given; keep exactly one";
+                findings.error(section, "auth.token", message);
                 return None;
             }
         };
@@ -200,6 +240,17 @@ impl Draft {
             Err(why) => {
                 let message = format!("{} cannot be read ({why}); write the path of a PEM file", path.display());
                 findings.error(&self.places[key], key, message);
+                None
+            }
+        }
+    }
+
+    fn jwks_url(&self, url: String, findings: &mut Findings) -> Option<KeySource> {
+        match crate::control::jwks::check_url(&url) {
+            Ok(()) => Some(KeySource::JwksUrl(url)),
+            Err(why) => {
+                let key = "auth.token.jwks_url";
+                findings.error(&self.places[key], key, why);
                 None
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! From it come: which keys are known, what each accepts and where its value goes, which key a misspelt one was meant
 //! to be, and the reference in `docs/configuration.md`. A path is the key's full name; `*` stands for any name.
-//! To make a later key available, replace its `Refused` or `Idle` row by a real one.
+//! To make a later key available, replace its `Refused` row by a real one.
 //! Defaults stand here as text and in `types` as values; a test holds them equal.
 
 use super::kind::{Key, Kind, MESSAGE_BYTES_MAX, QUEUE_BYTES_MAX};
@@ -14,10 +14,6 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'stati
 
 const fn refused(path: &'static str, instead: &'static str, doc: &'static str) -> Key {
     Key { path, kind: Kind::Refused(instead), default: "", doc }
-}
-
-const fn idle(path: &'static str, doc: &'static str) -> Key {
-    Key { path, kind: Kind::Idle, default: "", doc }
 }
 
 const USUAL: &str = "{ per_s = 50, burst = 100 }";
@@ -72,7 +68,7 @@ pub(super) static KEYS: &[Key] = &[
         "auth.token.hmac_secret",
         Kind::Secret(|d| &mut d.token.hmac_secret),
         "",
-        "Key of HS256, HS384 and HS512 tokens, at least 16 bytes, better 32. Exactly one of `hmac_secret` and `public_key_file` stands in `[auth.token]`.",
+        "Key of HS256, HS384 and HS512 tokens, at least 16 bytes, better 32. Exactly one of `hmac_secret`, `public_key_file` and `jwks_url` stands in `[auth.token]`.",
     ),
     key(
         "auth.token.public_key_file",
@@ -80,7 +76,12 @@ pub(super) static KEYS: &[Key] = &[
         "",
         "PEM file with the public key of RS256 (RSA, at least 2048 bits), ES256 (P-256) or EdDSA (Ed25519) tokens.",
     ),
-    refused("auth.token.jwks_url", "use hmac_secret or public_key_file", "Keys fetched from a JWKS address."),
+    key(
+        "auth.token.jwks_url",
+        Kind::Text(|d| &mut d.token.jwks_url),
+        "",
+        "Address of a JWKS document (RFC 7517) with the public keys, `https://…`, or `http://…` of this machine. It is fetched at the start, every 5 minutes, and when a token names an unknown key, at most every 10 seconds; keys stay while it cannot be reached.",
+    ),
     key("auth.token.issuer", Kind::Text(|d| &mut d.token.issuer), "", "`iss` that a token must carry."),
     key(
         "auth.token.audience",
@@ -255,10 +256,30 @@ pub(super) static KEYS: &[Key] = &[
     ),
     refused("pipe.*.guard", "take it out, and grant this pipe by token", "Rules that stand before the pipe's own."),
     refused("pipe.*.event", "take it out, and grant this pipe by token", "Rules for single events."),
-    idle("control.listen", "Address of the server API."),
-    idle("control.key", "Keys of the server API."),
-    idle("store.path", "Where revocations are kept."),
-    idle("audit.path", "Where the audit record is written."),
+    key(
+        "control.listen",
+        Kind::Address(|d| &mut d.control.listen),
+        "\"127.0.0.1:8081\"",
+        "Where the server API listens.",
+    ),
+    key(
+        "control.key",
+        Kind::Keys(|d| &mut d.control_keys),
+        "",
+        "Who may call the server API: any number of `[[control.key]]` with `name` (shown in the audit), `secret` (16 to 1024 bytes without white space) or `secret_file`, and `allow`, an array of names of calls, as in `[\"publish\", \"revoke\"]`, or `[\"*\"]` for all. Without any key every call is refused.",
+    ),
+    key(
+        "store.path",
+        Kind::Text(|d| &mut d.store),
+        "\"pipeward.redb\"",
+        "File in which revocations are kept. Only one server at a time may use it.",
+    ),
+    key(
+        "audit.path",
+        Kind::Text(|d| &mut d.audit),
+        "\"-\"",
+        "Where the audit is written, one JSON object a line: `\"-\"` is stdout, anything else a file, rotated by size.",
+    ),
     refused("guard", "take it out, and decide in the tokens that you issue", "Rules for everything."),
     refused("module", "take it out, and decide in the tokens that you issue", "Rules shared by several pipes."),
     refused("action", "take it out", "Functions of the application that clients may call."),

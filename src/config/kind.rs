@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use super::control::KeyDraft;
 use super::draft::Draft;
 use super::types::{Rate, WhenSlow};
 use crate::protocol::peer::{Networks, Origins};
@@ -46,6 +47,10 @@ pub(super) enum Kind {
     Secret(Field<Option<String>>),
     /// `"close"` or `"drop_oldest"`.
     WhenSlow(Field<WhenSlow>),
+    /// One `"address:port"`.
+    Address(Field<SocketAddr>),
+    /// The tables `[[control.key]]`.
+    Keys(Field<Vec<KeyDraft>>),
     /// One `"address:port"` or an array of them.
     Addresses(Field<Vec<SocketAddr>>),
     /// One origin, an array of them, or `"*"`.
@@ -59,8 +64,6 @@ pub(super) enum Kind {
     /// A key of the protocol that restricts or decides, and that this version does not have. It is refused, because a
     /// restriction must never be passed over in silence. The text says what to do instead.
     Refused(&'static str),
-    /// A key of the protocol that only adds a surface, and that this version does not have: a warning.
-    Idle,
 }
 
 impl Kind {
@@ -73,11 +76,13 @@ impl Kind {
             Kind::Text(_) => "a string".to_owned(),
             Kind::Secret(_) => "a string of at least 16 bytes".to_owned(),
             Kind::WhenSlow(_) => "`\"close\"` or `\"drop_oldest\"`".to_owned(),
+            Kind::Address(_) => "`\"address:port\"`".to_owned(),
+            Kind::Keys(_) => "tables".to_owned(),
             Kind::Addresses(_) => "`\"address:port\"`, or an array of them".to_owned(),
             Kind::Origins(_) => "`\"scheme://host\"`, an array of them, or `\"*\"`".to_owned(),
             Kind::Networks(_) => "`\"address/prefix\"`, or an array of them".to_owned(),
             Kind::Rate(_) => "`{ per_s = number, burst = number }`".to_owned(),
-            Kind::Refused(_) | Kind::Idle => String::new(),
+            Kind::Refused(_) => String::new(),
         }
     }
 

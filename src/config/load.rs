@@ -136,7 +136,7 @@ impl Walk<'_> {
     fn key(&mut self, entry: &Entry, pattern: &str, name: &str, section: &str) {
         if let Some(key) = lookup::find(pattern) {
             self.draft.places.insert(name.to_owned(), entry.place.clone());
-            let is_whole = matches!(key.kind, Kind::Refused(_) | Kind::Idle);
+            let is_whole = matches!(key.kind, Kind::Refused(_));
             let place = if is_whole { &entry.place } else { &entry.node.place };
             let node = Node { place: place.clone(), value: entry.node.value.clone() };
             value::apply(key, name, &node, self.draft, self.findings);

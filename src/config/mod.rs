@@ -10,6 +10,7 @@
 //! Invariant: a [`Config`] is complete and in range, or there is none and the [`Finding`]s say why, all of them. Only
 //! `types` is PURE; `load` and `draft` read files.
 
+mod control;
 mod draft;
 mod environment;
 mod finding;
@@ -23,6 +24,7 @@ mod tree;
 mod types;
 mod value;
 
+pub use control::{Allow, ApiKey, ApiRight, Control};
 pub use finding::{Finding, Severity};
 pub use load::{Flag, Loaded, load, load_with_flags, parse};
 pub use reference::reference;

@@ -18,8 +18,8 @@ says what is wrong with a file, all of it at once, with line and key. This page 
 - Of the definitions `[pipe.\"…\"]` the first in the file that matches a name decides. `{x}` captures one or more
   characters other than `:`, at most once between two `:`; `{user.id}`, `{user.team}`, `{user.tenant}` and `{user.org}`
   stand for the connection's own value; `*` matches one or more characters other than `:`, `**` one or more of any.
-- Keys marked *not available* are part of the protocol and not of this version. One that restricts or decides is an
-  error, because a restriction must not be passed over in silence; one that only adds a surface is a warning.
+- Keys marked *not available* are part of the protocol and not of this version: an error, because a restriction must
+  not be passed over in silence.
 ";
 
 /// The whole of `docs/configuration.md`.
@@ -50,7 +50,6 @@ fn row(key: &Key, leaf: &str) -> String {
     let default = if key.default.is_empty() { "–".to_owned() } else { format!("`{}`", key.default) };
     let (accepts, default) = match key.kind {
         Kind::Refused(_) => ("*not available* (error)".to_owned(), "–".to_owned()),
-        Kind::Idle => ("*not available* (warning)".to_owned(), "–".to_owned()),
         _ => (key.kind.accepts(), default),
     };
     format!("| `{leaf}` | {accepts} | {default} | {} |\n", key.doc)

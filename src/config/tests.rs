@@ -94,7 +94,7 @@ fn distance_counts_edits() {
 // INVARIANTS 25
 #[test]
 fn workers_follow_the_cores() {
-    for (cores, workers) in [(0, 1), (1, 1), (2, 2), (3, 3), (4, 3), (8, 7), (64, 63), (65, 64), (500, 64)] {
+    for (cores, workers) in [(0, 1), (1, 1), (2, 2), (3, 3), (4, 3), (8, 7), (64, 63), (65, 63), (500, 63)] {
         assert_eq!(workers_default(cores), workers, "{cores} cores");
     }
 }

@@ -6,7 +6,9 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
+use super::control::Control;
 use crate::protocol::names::Template;
 use crate::protocol::peer::{Networks, Origins};
 
@@ -21,12 +23,45 @@ pub struct Config {
     pub limits: Limits,
     /// `[pipe."…"]` in the order of the file; the first that matches a name decides (F20).
     pub pipes: Vec<PipeDefinition>,
+    /// `[control]`: where the application and the operators call.
+    pub control: Control,
+    /// `[store]`: what outlives the process.
+    pub store: Store,
+    /// `[audit]`: the record of what matters to security.
+    pub audit: AuditSettings,
 }
 
 impl Config {
     /// The defaults, for `workers` workers (1 to `bounds::WORKERS_MAX`).
     pub fn new(workers: usize) -> Config {
-        Config { edge: Edge::new(workers), auth: Auth::default(), limits: Limits::default(), pipes: Vec::new() }
+        Config {
+            edge: Edge::new(workers),
+            auth: Auth::default(),
+            limits: Limits::default(),
+            pipes: Vec::new(),
+            control: Control::default(),
+            store: Store::default(),
+            audit: AuditSettings::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Takes over from `old` what a running server cannot change, and names the keys that differ.
+    pub fn keep_fixed(&mut self, old: &Config) -> Vec<&'static str> {
+        let mut kept = Vec::new();
+        fn keep<T: Clone + PartialEq>(new: &mut T, old: &T, key: &'static str, kept: &mut Vec<&'static str>) {
+            if new != old {
+                *new = old.clone();
+                kept.push(key);
+            }
+        }
+        keep(&mut self.edge.listen, &old.edge.listen, "edge.listen", &mut kept);
+        keep(&mut self.edge.workers, &old.edge.workers, "edge.workers", &mut kept);
+        keep(&mut self.control.listen, &old.control.listen, "control.listen", &mut kept);
+        keep(&mut self.store, &old.store, "store.path", &mut kept);
+        keep(&mut self.audit, &old.audit, "audit.path", &mut kept);
+        kept
     }
 }
 
@@ -95,6 +130,8 @@ pub enum KeySource {
     HmacSecret(Vec<u8>),
     /// What `public_key_file` holds: RSA, P-256 or Ed25519, in PEM.
     PublicKeyPem(Vec<u8>),
+    /// `jwks_url`, where the keys are published: https, or http to this machine.
+    JwksUrl(String),
 }
 
 /// Names the kind of key and nothing of the key: a configuration may end in a log.
@@ -103,6 +140,7 @@ impl fmt::Debug for KeySource {
         out.write_str(match self {
             KeySource::HmacSecret(_) => "HmacSecret(…)",
             KeySource::PublicKeyPem(_) => "PublicKeyPem(…)",
+            KeySource::JwksUrl(_) => "JwksUrl(…)",
         })
     }
 }
@@ -214,6 +252,36 @@ impl Rates {
             bytes: Some(Rate { per_s: 1_048_576.0, burst: 4_194_304.0 }),
         }
     }
+}
+
+/// `[store]`: where revocations are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store { path: PathBuf::from("pipeward.redb") }
+    }
+}
+
+/// `[audit]`: where the audit goes. The default is stdout.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// The place.
+    pub path: AuditPath,
+}
+
+/// Where the audit goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AuditPath {
+    /// `"-"`: stdout; the log goes to stderr (G4).
+    #[default]
+    Stdout,
+    /// A file, rotated by size.
+    File(PathBuf),
 }
 
 /// One `[pipe."…"]`: what every connection may do on the pipes whose name matches, beside its explicit grants.

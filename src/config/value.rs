@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use super::control::read_keys;
 use super::draft::Draft;
 use super::finding::{Findings, Place};
 use super::kind::{Key, Kind};
@@ -30,12 +31,13 @@ pub(super) fn apply(key: &Key, name: &str, node: &Node, draft: &mut Draft, findi
         }),
         Kind::Text(field) | Kind::Secret(field) => one.text(node).map(|text| *field(draft) = Some(text)),
         Kind::WhenSlow(field) => one.when_slow(node).map(|choice| *field(draft) = choice),
+        Kind::Address(field) => one.address(node).map(|address| *field(draft) = address),
+        Kind::Keys(field) => read_keys(node, one.findings).map(|keys| *field(draft) = keys),
         Kind::Addresses(field) => one.addresses(node).map(|list| *field(draft) = list),
         Kind::Origins(field) => one.origins(node).map(|origins| *field(draft) = origins),
         Kind::Networks(field) => one.networks(node).map(|networks| *field(draft) = networks),
         Kind::Rate(field) => one.rate(node).map(|rate| *field(draft) = rate),
         Kind::Refused(instead) => one.error(&node.place, format!("not available in this version; {instead}")),
-        Kind::Idle => one.idle(&node.place),
     };
 }
 
@@ -49,11 +51,6 @@ struct One<'a> {
 impl One<'_> {
     fn error<T>(&mut self, place: &Place, message: String) -> Option<T> {
         self.findings.error(place, self.name, message);
-        None
-    }
-
-    fn idle(&mut self, place: &Place) -> Option<()> {
-        self.findings.warning(place, self.name, "has no effect in this version");
         None
     }
 
@@ -111,6 +108,17 @@ impl One<'_> {
                 self.error(&node.place, message)
             }
             _ => self.wrong_type(node),
+        }
+    }
+
+    fn address(&mut self, node: &Node) -> Option<SocketAddr> {
+        let Value::Text(text) = &node.value else { return self.wrong_type(node) };
+        match text.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                let message = format!("`{text}` is not an address with a port; write one like {}", address_like(text));
+                self.error(&node.place, message)
+            }
         }
     }
 

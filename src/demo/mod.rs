@@ -1,35 +1,74 @@
-//! `pipeward demo`: a whole server in one process, with a generated key and a page to open.
+//! `pipeward demo`: a whole server in one process, with generated keys and a page to open.
 //!
-//! The page is one file without outside resources, served at `/`. It holds three tokens: two people, and an application
-//! that may announce and write to one user. The key lives as long as the process, so the tokens do too; whoever can open
-//! the page can use them, hence the default address is a loopback one. There are always two workers at least, so that
-//! messages cross cores also on a small machine.
+//! The page is one file without outside resources, served at `/`. It holds the tokens of two people, a newer and wider one for
+//! each, that of an application which may announce and write to one user, and a key of the server API for its operator's
+//! half. The keys live as long as the process, and so do revocations; whoever can open the page can use them, hence the
+//! default address is a loopback one. The server API listens on the same host, on a port that the system chooses, and
+//! lets pages of that host call it, which a server with a configuration file never does. There are always two workers
+//! at least, so that messages cross cores also on a small machine.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
 use crate::auth::token::sign;
-use crate::config::{Config, KeySource, TokenSettings};
+use crate::config::{Allow, ApiKey, ApiRight, AuditPath, Config, KeySource, TokenSettings};
 use crate::shard::shared::Settings;
 
-/// The page. `__TOKENS__` stands for the tokens of its three connections, `__WORKERS__` for the number of workers.
+/// The page. What stands between double underscores is filled in by [`page`].
 const PAGE: &str = include_str!("page.html");
 
 /// The application itself: the only one that may announce, or write to somebody's own pipe.
 const APPLICATION: &str =
     r#"{"sub":"app","name":"The application","pipes":{"announcements":{"publish":true},"user-*":{"publish":true}}}"#;
 
+/// What the operator's buttons need.
+const OPERATOR: [ApiRight; 7] = [
+    ApiRight::Publish,
+    ApiRight::Push,
+    ApiRight::Revoke,
+    ApiRight::RevokeAll,
+    ApiRight::Restore,
+    ApiRight::Disconnect,
+    ApiRight::Connections,
+];
+
+/// Where the audit goes that nobody reads; stdout is for the address.
+const NOWHERE: &str = "/dev/null";
+
+/// What is made anew for each process.
+struct Secrets {
+    /// Signs the tokens.
+    signing: [u8; 32],
+    /// The key of the server API, in letters and digits.
+    operator: String,
+}
+
+impl Secrets {
+    fn new() -> Result<Secrets, String> {
+        let mut random = [[0u8; 32]; 2];
+        getrandom::fill(random.as_flattened_mut())
+            .map_err(|error| format!("no randomness from the system: {error}"))?;
+        let [signing, operator] = random;
+        Ok(Secrets { signing, operator: operator.iter().map(|byte| format!("{byte:02x}")).collect() })
+    }
+}
+
 /// Runs the demonstration until it is told to stop. Prints the address to open on stdout, and the log on stderr.
 pub fn run(listen: SocketAddr) -> ExitCode {
     crate::run::log_to_stderr();
-    let mut key = [0u8; 32];
-    if let Err(error) = getrandom::fill(&mut key) {
-        tracing::error!("no randomness from the system: {error}");
-        return ExitCode::FAILURE;
-    }
-    match settings(listen, &key) {
-        Ok(settings) => crate::run::run(settings, |addresses| addresses.iter().for_each(announce)),
+    let started = Secrets::new().and_then(|secrets| Ok((settings(listen, &secrets)?, secrets)));
+    match started {
+        Ok((settings, secrets)) => crate::run::run(
+            settings,
+            None,
+            || None,
+            |shared, addresses| {
+                // Nobody else sets it.
+                let _ = shared.page.set(page(&secrets, shared.loads.len(), addresses.control.port()));
+                addresses.edge.iter().for_each(announce);
+            },
+        ),
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
@@ -53,30 +92,48 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn settings(listen: SocketAddr, key: &[u8]) -> Result<Settings, String> {
+fn settings(listen: SocketAddr, secrets: &Secrets) -> Result<Settings, String> {
     let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
     let mut config = Config::new(workers);
     config.edge.listen = vec![listen];
     config.edge.drain_s = 1;
     config.auth.token = Some(TokenSettings {
-        key: KeySource::HmacSecret(key.to_vec()),
+        key: KeySource::HmacSecret(secrets.signing.to_vec()),
         issuer: None,
         audience: None,
         leeway_s: 0,
         require_exp: false,
     });
-    let claims = [person("ann", "Ann"), person("ben", "Ben"), APPLICATION.to_owned()];
-    let tokens = claims.map(|claims| format!("\"{}\"", sign(key, &claims))).join(", ");
-    let page = PAGE.replacen("__TOKENS__", &tokens, 1).replacen("__WORKERS__", &workers.to_string(), 1);
-    let mut settings = Settings::new(config)?;
-    settings.page = Some(page);
-    Ok(settings)
+    config.control.listen = SocketAddr::new(listen.ip(), 0);
+    config.control.pages = true;
+    let (secret, allow) =
+        (secrets.operator.clone().into_bytes(), OPERATOR.into_iter().fold(Allow::default(), Allow::with));
+    config.control.keys = vec![ApiKey { name: "operator".to_owned(), secret, allow }];
+    config.audit.path = AuditPath::File(NOWHERE.into());
+    Settings::new(config)
 }
 
-/// The claims of one person: the team's chat both ways, announcements and a pipe of their own to listen to.
-fn person(id: &str, name: &str) -> String {
+/// The page for this process. `api_port` is the server API's.
+fn page(secrets: &Secrets, workers: usize, api_port: u16) -> String {
+    let tokens = |claims: &[String]| {
+        let tokens: Vec<String> =
+            claims.iter().map(|claims| format!("\"{}\"", sign(&secrets.signing, claims))).collect();
+        tokens.join(", ")
+    };
+    let first = [person("ann", "Ann", false), person("ben", "Ben", false), APPLICATION.to_owned()];
+    let newer = [person("ann", "Ann", true), person("ben", "Ben", true)];
+    PAGE.replace("__TOKENS__", &tokens(&first))
+        .replace("__NEWER_TOKENS__", &tokens(&newer))
+        .replace("__WORKERS__", &workers.to_string())
+        .replace("__API_PORT__", &api_port.to_string())
+        .replace("__API_KEY__", &secrets.operator)
+}
+
+/// The claims of one person: the team's chat both ways and who is in it, announcements and a pipe of their own to listen to;
+/// a speaker may announce as well.
+fn person(id: &str, name: &str, speaker: bool) -> String {
     format!(
-        r#"{{"sub":"{id}","name":"{name}","pipes":{{"team-chat":{{"subscribe":true,"publish":true}},"announcements":{{"subscribe":true}},"user-{id}":{{"subscribe":true}}}}}}"#
+        r#"{{"sub":"{id}","name":"{name}","pipes":{{"team-chat":{{"subscribe":true,"publish":true,"presence":true}},"announcements":{{"subscribe":true,"publish":{speaker}}},"user-{id}":{{"subscribe":true}}}}}}"#
     )
 }
 
@@ -84,18 +141,46 @@ fn person(id: &str, name: &str) -> String {
 mod tests {
     use super::*;
 
+    fn secrets() -> Secrets {
+        Secrets { signing: [7; 32], operator: "0123456789abcdef".to_owned() }
+    }
+
     #[test]
     fn the_page_is_filled_in_and_loads_nothing_from_elsewhere() {
-        let settings = settings(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &[7; 32]).expect("the settings are valid");
-        let page = settings.page.expect("there is a page");
+        let page = page(&secrets(), 3, 40_001);
         assert!(!page.contains("__"), "a placeholder was left");
-        assert!(page.contains(&format!("const WORKERS = {};", settings.config.edge.workers)));
-        assert!(settings.config.edge.workers >= 2);
-        for outside in ["src=", "@import", "url(", "fetch(", "innerHTML", "document.write"] {
+        assert!(page.contains("const WORKERS = 3;"));
+        for outside in ["src=", "@import", "url(", "innerHTML", "document.write"] {
             assert!(!page.contains(outside), "{outside}");
         }
+        assert!(page.contains("connect-src 'self' ws: wss: http://*:40001\""), "the server API and nothing else");
+        assert_eq!(page.matches("fetch(").count(), 1, "the server API");
         let addresses = page.matches("://").count();
-        assert_eq!(addresses, 2, "the namespace of the icon and the WebSocket's own address");
+        assert_eq!(addresses, 4, "the namespace of the icon, the WebSocket's own address, twice the server API");
+    }
+
+    #[test]
+    fn the_server_api_is_as_near_as_the_page_and_takes_one_key() {
+        for listens in ["127.0.0.1:8080", "0.0.0.0:8080", "[::1]:0"] {
+            let listens: SocketAddr = listens.parse().expect("an address");
+            let settings = settings(listens, &secrets()).expect("the settings are valid");
+            let control = &settings.config.control;
+            assert_eq!(control.listen, SocketAddr::new(listens.ip(), 0));
+            assert!(control.pages);
+            let [key] = &control.keys[..] else { panic!("one key") };
+            assert_eq!(key.secret, b"0123456789abcdef");
+            assert!(key.allow.has(ApiRight::Revoke) && !key.allow.has(ApiRight::RevokeTokens));
+            assert!(settings.config.edge.workers >= 2);
+        }
+    }
+
+    #[test]
+    fn secrets_are_long_and_never_the_same() {
+        let [one, other] = [(); 2].map(|()| Secrets::new().expect("the system has randomness"));
+        assert_eq!(one.operator.len(), 64);
+        assert!(one.operator.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert_ne!(one.operator, other.operator);
+        assert_ne!(one.signing, other.signing);
     }
 
     #[test]

@@ -12,9 +12,14 @@
 //! Locks are taken when a name is first mentioned on a worker and when a pipe's last holder goes, never for an event.
 //! Names come from clients, so the table's hash has a seed of the process (INVARIANTS 23) and its size a bound (21).
 //!
+//! The highest bit of the interest word says that somebody watches who is there (`shard::presence`). It is in the same word
+//! as the interest so that one order holds for both: whoever sets his bit either finds it set, or was found by whoever
+//! set it.
+//!
 //! Memory: 64 bytes an object, 10 to 21 in the table, and the name.
 
 use super::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::bounds::WORKERS_MAX;
 use ahash::RandomState;
 use hashbrown::HashTable;
 use std::{
@@ -143,17 +148,28 @@ impl Pipe {
 
     /// The workers that have subscribers, one bit each. A publisher reads it after it accepted the publish.
     pub fn interest(&self) -> u64 {
-        self.0.interest.load(Ordering::SeqCst)
+        self.0.interest.load(Ordering::SeqCst) & !WATCHED
     }
 
-    /// Sets the bit of `worker`. Only that worker does so, before its subscription takes effect (INVARIANTS 9).
-    pub fn add_interest(&self, worker: usize) {
-        self.0.interest.fetch_or(bit(worker), Ordering::SeqCst);
+    /// Sets the bit of `worker`. Only that worker does so, before its subscription takes effect (INVARIANTS 9). True if
+    /// the pipe was marked as watched by then; if not, whoever marks it later finds the bit.
+    pub fn add_interest(&self, worker: usize) -> bool {
+        self.0.interest.fetch_or(bit(worker), Ordering::SeqCst) & WATCHED != 0
     }
 
     /// Clears the bit of `worker`. Only that worker does so, after its last subscription ended.
     pub fn remove_interest(&self, worker: usize) {
         self.0.interest.fetch_and(!bit(worker), Ordering::SeqCst);
+    }
+
+    /// Marks the pipe as watched. Returns the workers that had subscribers before.
+    pub fn mark_watched(&self) -> u64 {
+        self.0.interest.fetch_or(WATCHED, Ordering::SeqCst) & !WATCHED
+    }
+
+    /// Takes the mark off.
+    pub fn unmark_watched(&self) {
+        self.0.interest.fetch_and(!WATCHED, Ordering::SeqCst);
     }
 
     /// One more holder, to be called where the object is in its table.
@@ -214,9 +230,12 @@ impl Shard {
     }
 }
 
-/// The bit of `worker`, which is below `WORKERS_MAX` and so below 64.
+/// The mark of a pipe that is watched: the bit that is nobody's.
+const WATCHED: u64 = 1 << WORKERS_MAX;
+
+/// The bit of `worker`, which is below `WORKERS_MAX`.
 fn bit(worker: usize) -> u64 {
-    1 << (worker % u64::BITS as usize)
+    1 << (worker % WORKERS_MAX)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -234,12 +253,12 @@ mod tests {
     fn a_name_is_one_object_until_its_last_holder_goes() {
         let registry = registry(10);
         let subscriber = registry.intern("room:1").unwrap();
-        subscriber.add_interest(63);
+        subscriber.add_interest(62);
         let in_ring = subscriber.clone();
         drop(subscriber);
         let again = registry.intern("room:1").unwrap();
-        assert_eq!((&again, again.interest(), again.name()), (&in_ring, 1 << 63, "room:1"));
-        again.remove_interest(63);
+        assert_eq!((&again, again.interest(), again.name()), (&in_ring, 1 << 62, "room:1"));
+        again.remove_interest(62);
         again.add_interest(0);
         assert_eq!(in_ring.interest(), 1);
         drop(again);
@@ -273,6 +292,17 @@ mod tests {
         assert_eq!(pipe.name(), "a");
         drop(pipe);
         assert!(shard.upgrade().is_none(), "no cycle of references is left");
+    }
+
+    #[test]
+    fn a_mark_and_an_interest_find_each_other_and_are_kept_apart() {
+        let pipe = registry(1).intern("a").unwrap();
+        assert!(!pipe.add_interest(0));
+        assert_eq!(pipe.mark_watched(), 1, "whoever came before the mark is told");
+        assert!(pipe.add_interest(62), "whoever comes after it sees it");
+        assert_eq!(pipe.interest(), 1 << 62 | 1, "an event does not go to the mark");
+        pipe.unmark_watched();
+        assert!(!pipe.add_interest(3));
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //!
 //! Source: PROTOCOL.md §3, rulings A6, B21, B25, C7, C25, C28; RFC 8259 §7 for escapes.
 
+pub mod presence;
+
 use std::borrow::Cow;
 
 use crate::auth::decision::Rights;
@@ -73,6 +75,14 @@ const EVENT: [&str; 6] =
 /// The pipe's name in a frame that [`event_frame`] wrote. For the rare cases in which nobody else knows it any more.
 pub fn event_pipe(frame: &[u8]) -> String {
     event_names(frame).0
+}
+
+/// The pipe's name in a frame that [`event_frame`] or [`presence`] wrote.
+pub fn pipe_of(frame: &[u8]) -> String {
+    let text = server_frame(frame).and_then(|frame| std::str::from_utf8(frame.payload).ok()).unwrap_or_default();
+    let behind = text.strip_prefix(EVENT[0]).or_else(|| text.strip_prefix(presence::BEGINNING)).unwrap_or_default();
+    let value = Scanner::new(behind).value().ok().and_then(|value| value.string().map(Cow::into_owned));
+    value.unwrap_or_default()
 }
 
 /// The event's name in a frame that [`event_frame`] wrote.
@@ -250,6 +260,68 @@ pub fn draining(out: &mut Vec<u8>, reconnect_in_ms: u64) {
 pub fn expiring(out: &mut Vec<u8>, in_s: u64) {
     number(out, r#"{"type":"system","event":"expiring","in_s":"#, in_s);
     raw(out, "}");
+}
+
+/// `system` `pipe_revoked`: the pipe, or what the pattern matches, was taken away (D1).
+pub fn pipe_revoked(out: &mut Vec<u8>, pipe: &str) {
+    raw(out, r#"{"type":"system","event":"pipe_revoked","pipe":"#);
+    string(out, pipe);
+    raw(out, "}");
+}
+
+/// `system` `all_pipes_revoked`: every pipe was taken away.
+pub fn all_pipes_revoked(out: &mut Vec<u8>) {
+    raw(out, r#"{"type":"system","event":"all_pipes_revoked"}"#);
+}
+
+/// `system` `pipe_restored`: what the revocation of this text took is decided anew; subscribe again (D5).
+pub fn pipe_restored(out: &mut Vec<u8>, pipe: &str) {
+    raw(out, r#"{"type":"system","event":"pipe_restored","pipe":"#);
+    string(out, pipe);
+    raw(out, "}");
+}
+
+/// `system` `grants_changed`: all explicit grants as they are now, and the names that came or changed and that went (B25).
+pub fn grants_changed<'p>(
+    out: &mut Vec<u8>,
+    pipes: impl IntoIterator<Item = (&'p str, Rights)>,
+    added: &[Box<str>],
+    removed: &[Box<str>],
+) {
+    raw(out, r#"{"type":"system","event":"grants_changed""#);
+    grants(out, pipes, None);
+    names(out, r#","added":["#, added);
+    names(out, r#","removed":["#, removed);
+    raw(out, "}");
+}
+
+fn names(out: &mut Vec<u8>, before: &str, names: &[Box<str>]) {
+    raw(out, before);
+    for (place, name) in names.iter().take(GRANTS_LISTED_MAX).enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        string(out, name);
+    }
+    raw(out, "]");
+}
+
+/// A `push` as a whole WebSocket text frame. `data` is JSON, copied verbatim; `ts_ms` is Unix time in milliseconds.
+pub fn push_frame(event: &str, data: &str, sender: Sender<'_>, ts_ms: u64) -> Vec<u8> {
+    framed(|out| {
+        raw(out, r#"{"type":"push","event":"#);
+        string(out, event);
+        raw(out, r#","data":"#);
+        raw(out, data);
+        raw(out, r#","sender":"#);
+        match sender {
+            Sender::User(user) => string(out, user),
+            Sender::Application => raw(out, "null"),
+            Sender::Anonymous => string(out, ""),
+        }
+        number(out, r#","ts":"#, ts_ms);
+        raw(out, "}");
+    })
 }
 
 /// `system` `unsubscribed`: a subscription was ended, `reason` being `refresh`, `reload` or `server`.

@@ -8,7 +8,7 @@
 
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
@@ -43,6 +43,11 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// Whether a bucket is still to be filled at this time.
+    fn owes(&self, now_ns: u64) -> bool {
+        self.buckets.as_ref().is_some_and(|buckets| buckets.iter().any(|bucket| bucket.owes(now_ns)))
+    }
+
     /// Connections that hold a seat here now.
     pub fn connections(&self) -> u32 {
         self.connections.load(Relaxed)
@@ -63,8 +68,18 @@ impl Subject {
 pub struct Admission {
     connections: CachePadded<AtomicU32>,
     handshakes: SharedBucket,
-    shards: Box<[Mutex<HashTable<Arc<Subject>>>]>,
+    shards: Box<[Mutex<Part>]>,
     hasher: RandomState,
+    /// The latest time that a handshake brought, in nanoseconds.
+    now_ns: AtomicU64,
+}
+
+/// A part of the map under one lock.
+#[derive(Default)]
+struct Part {
+    table: HashTable<Arc<Subject>>,
+    /// Above this many records those that nobody needs any more are looked for.
+    sweep_at: usize,
 }
 
 /// The seats that one connection holds. Dropping it gives all of them back.
@@ -86,6 +101,7 @@ impl Admission {
             handshakes: SharedBucket::default(),
             shards: (0..64).map(|_| Mutex::default()).collect(),
             hasher,
+            now_ns: AtomicU64::new(0),
         })
     }
 
@@ -94,13 +110,15 @@ impl Admission {
         self.connections.load(Relaxed)
     }
 
-    /// Records in the map: for tests and metrics.
+    /// Records that a connection or a handshake holds: for tests and metrics. The others wait for their buckets to fill.
     pub fn subjects(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        let held = |subject: &&Arc<Subject>| Arc::strong_count(subject) > 1;
+        self.shards.iter().map(|shard| lock(shard).table.iter().filter(held).count()).sum()
     }
 
     /// Counts one handshake against the rate of the whole server (B23), or says how long to wait, in nanoseconds.
     pub fn handshake(&self, per_s: u32, now_ns: u64) -> Result<(), u64> {
+        self.now_ns.fetch_max(now_ns, Relaxed);
         if per_s == 0 {
             return Ok(());
         }
@@ -128,8 +146,10 @@ impl Admission {
     fn fetch(&self, key: SubjectKey, with_rates: bool) -> Arc<Subject> {
         let hash = self.hasher.hash_one(&key);
         let mut shard = self.shard(hash);
+        self.sweep(&mut shard);
         let hasher = |subject: &Arc<Subject>| self.hasher.hash_one(&subject.key);
         shard
+            .table
             .entry(hash, |subject| subject.key == key, hasher)
             .or_insert_with(|| {
                 let buckets = with_rates.then(Box::default);
@@ -139,13 +159,25 @@ impl Admission {
             .clone()
     }
 
-    /// Forgets the record if only the map and this reference are left. Decided under the shard's lock, where alone
+    /// Removes records that nobody holds and whose buckets are full again, when the part has doubled since the last time.
+    fn sweep(&self, part: &mut Part) {
+        if part.table.len() < part.sweep_at.max(64) {
+            return;
+        }
+        let now_ns = self.now_ns.load(Relaxed);
+        part.table.retain(|subject| Arc::strong_count(subject) > 1 || subject.owes(now_ns));
+        part.sweep_at = part.table.len() * 2;
+    }
+
+    /// Forgets the record if only the map and this reference are left, and no bucket of it is still to be filled: whoever
+    /// comes back at once finds what was taken. Decided under the shard's lock, where alone
     /// new references come from.
     fn let_go(&self, subject: Arc<Subject>) {
         let hash = self.hasher.hash_one(&subject.key);
         let mut shard = self.shard(hash);
         if Arc::strong_count(&subject) == 2
-            && let Ok(entry) = shard.find_entry(hash, |other| Arc::ptr_eq(other, &subject))
+            && !subject.owes(self.now_ns.load(Relaxed))
+            && let Ok(entry) = shard.table.find_entry(hash, |other| Arc::ptr_eq(other, &subject))
         {
             entry.remove();
         }
@@ -153,7 +185,7 @@ impl Admission {
         drop(subject);
     }
 
-    fn shard(&self, hash: u64) -> MutexGuard<'_, HashTable<Arc<Subject>>> {
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Part> {
         lock(&self.shards[(hash >> 58) as usize])
     }
 }

@@ -40,13 +40,18 @@ impl Shard {
         at_once: bool,
         peer_done: bool,
     ) {
+        if !peer_done {
+            self.record_disconnect(now, slot, counted, counted.reason());
+        }
+        self.tell_denials_at_once(slot);
+        self.leave_people(slot);
         let State::Open(open) = std::mem::replace(&mut self.slots[slot as usize].state, State::Vacant) else { return };
         self.counters.close(counted);
         let paused = open.held.is_some();
         let reader = self.give_back(slot, *open);
         let outbox = &mut self.outboxes[slot as usize];
         if at_once {
-            outbox.clear(&mut self.gatherer);
+            outbox.clear_messages();
         }
         let payload = payload.map_or_else(Vec::new, |(code, reason)| frame::close_payload(code, reason));
         let mut bytes = Vec::new();
@@ -76,7 +81,7 @@ impl Shard {
 
     /// Bytes from a peer that is being closed: only its close frame matters.
     pub(super) fn received_closing(&mut self, slot: u32, mut bytes: &mut [u8]) {
-        let message_bytes_max = self.shared.settings.config.limits.message_bytes as usize;
+        let message_bytes_max = self.settings.config.limits.message_bytes as usize;
         let State::Closing(closing) = &mut self.slots[slot as usize].state else { return };
         let Some(reader) = &mut closing.reader else { return };
         loop {
@@ -134,6 +139,8 @@ impl Shard {
     /// Forgets the connection in whatever state, and closes the socket.
     pub(super) fn drop_connection(&mut self, slot: u32, reset: bool) {
         let connection = self.handle_of(slot);
+        self.tell_denials_at_once(slot);
+        self.leave_people(slot);
         match std::mem::replace(&mut self.slots[slot as usize].state, State::Vacant) {
             State::Vacant => return,
             State::Greeting(_) => self.greetings -= 1,
@@ -151,12 +158,19 @@ impl Shard {
         self.outputs.push(Output::Close { connection, reset });
     }
 
+    /// Takes an open connection out of its user's list.
+    fn leave_people(&mut self, slot: u32) {
+        let registry = &self.shared.registry;
+        self.people.leave(&mut self.slots, |user| registry.hash(user), slot);
+    }
+
     /// Gives back all that an open connection held. Its reader is what a closing still needs.
     fn give_back(&mut self, slot: u32, mut open: Open) -> Reader {
         self.open -= 1;
         self.assembly_bytes -= open.reader.kept_bytes() + open.held.as_ref().map_or(0, |held| held.bytes());
         for (pipe, position) in open.grants.take_all() {
             if let Some(position) = position {
+                self.attendance.leave(self.worker, &self.pipes, pipe, slot, open.identity.as_deref());
                 self.leave_list(slot, pipe, position);
             }
             self.pipes.release(pipe);

@@ -3,14 +3,18 @@
 //! Invariant: only [`Open`] holds an identity, grants and subscriptions, so nothing can be allowed before the handshake
 //! has decided or after the closing began. A handle names (slot, generation); the slot is reused, the pair never is.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::admission::{Pending, Seats};
 use super::deadlines::Wake;
 use super::grants::{Explicit, Grants};
+use super::people::Links;
 use super::rate::Bucket;
+use super::revocation::{Revocation, Taken, TokenFacts};
 use super::throttle::Throttle;
-use crate::auth::decision::Identity;
+use crate::auth::decision::{Decision, Identity, Rights};
+use crate::protocol::codes::Code;
 use crate::protocol::frame::Reader;
 
 /// A connection of this worker. Handles that outlive their connection are recognised and ignored (INVARIANTS 2).
@@ -59,6 +63,21 @@ pub(super) struct Open {
     pub explicit: Explicit,
     pub grants: Grants,
     pub seats: Seats,
+    /// Its neighbours among the connections of its user.
+    pub links: Links,
+    pub ip: IpAddr,
+    /// When it was welcomed, Unix milliseconds.
+    pub since_ms: u64,
+    /// `iat` of the token in use, Unix seconds; absent counts as 0.
+    pub issued_at_s: i64,
+    pub token_ids: Option<Box<TokenIds>>,
+    /// What is revoked for its user.
+    #[expect(clippy::box_collection, reason = "eight bytes in every connection for what few ever need")]
+    pub revoked: Option<Box<Vec<Arc<Revocation>>>>,
+    /// `expiring` was said for the expiry in use.
+    pub told_expiring: bool,
+    /// Denials not yet told to the audit.
+    pub denials: Option<Box<Denials>>,
     pub reader: Reader,
     pub buckets: [Bucket; super::throttle::KINDS],
     /// Unix milliseconds; `u64::MAX` = never.
@@ -71,10 +90,78 @@ pub(super) struct Open {
     pub awaits_pong: bool,
     /// When the unfinished message began; 0 = there is none.
     pub unfinished_since_ms: u64,
+    /// Bytes of the unfinished message that were charged to its rate.
+    pub charged_bytes: usize,
     /// When a draining server lets it go; `u64::MAX` = not draining.
     pub leave_at_ms: u64,
     pub held: Option<Box<Held>>,
     pub throttle: Option<Box<Throttle>>,
+}
+
+/// The ids of the token in use, where it has any.
+pub(super) struct TokenIds {
+    pub token_id: Option<Box<str>>,
+    pub session: Option<Box<str>>,
+}
+
+impl TokenIds {
+    pub fn of(decision: &Decision) -> Option<Box<TokenIds>> {
+        let (token_id, session) = (decision.token_id.clone(), decision.session.clone());
+        (token_id.is_some() || session.is_some()).then(|| Box::new(TokenIds { token_id, session }))
+    }
+}
+
+/// Denials of one code within one second, for one audit record (INVARIANTS 33).
+pub(super) struct Denials {
+    pub code: Code,
+    pub pipe: Option<Box<str>>,
+    /// When the first one was, on the monotonic clock.
+    pub since_ms: u64,
+    /// The same, Unix milliseconds.
+    pub ts_ms: u64,
+    pub count: u64,
+}
+
+impl Open {
+    /// What revocations of tokens go by; None: anonymous.
+    pub fn token_facts(&self) -> Option<TokenFacts<'_>> {
+        let identity = self.identity.as_ref()?;
+        Some(TokenFacts {
+            user: &identity.id,
+            tenant: identity.tenant.as_deref(),
+            token_id: self.token_ids.as_ref().and_then(|ids| ids.token_id.as_deref()),
+            session: self.session(),
+            issued_at_s: self.issued_at_s,
+        })
+    }
+
+    /// Session id of the token in use.
+    pub fn session(&self) -> Option<&str> {
+        self.token_ids.as_ref().and_then(|ids| ids.session.as_deref())
+    }
+
+    /// The revocation that takes this pipe from its user at this time, if one does.
+    pub fn revocation_of(&self, now_ms: u64, name: &str) -> Option<&Arc<Revocation>> {
+        let binds = |one: &&Arc<Revocation>| {
+            // A later authorization that grants the pipe itself is not bound (D4).
+            let ended = || one.is_followed_by(self.issued_at_s) && self.explicit.rights(name) != Rights::NONE;
+            one.until_ms > now_ms && one.taken.covers(name) && !ended()
+        };
+        self.revoked.as_ref()?.iter().find(binds)
+    }
+
+    /// Whether this explicit grant is not told to the client, because what it grants is revoked: the pipe of a name, the
+    /// same pattern, or everything (B25).
+    pub fn hides(&self, now_ms: u64, grant: &str) -> bool {
+        if !grant.contains('*') {
+            return self.revocation_of(now_ms, grant).is_some();
+        }
+        let same = |one: &Arc<Revocation>| match &one.taken {
+            Taken::Everything => !one.is_followed_by(self.issued_at_s),
+            Taken::Pipe(text) => **text == *grant && !one.is_followed_by(self.issued_at_s),
+        };
+        self.revoked.as_ref().is_some_and(|all| all.iter().any(|one| one.until_ms > now_ms && same(one)))
+    }
 }
 
 /// Input that must wait: a decoded message that could not be accepted yet, and the raw bytes behind it.
@@ -91,6 +178,8 @@ pub(super) enum Until {
     Room(u64),
     /// This time on the monotonic clock, in nanoseconds.
     Time(u64),
+    /// Other workers' counting of who is in a pipe.
+    Attendance,
 }
 
 /// Holds no rights and no seat any more; waits for its last bytes to leave and for the peer's answer.

@@ -51,6 +51,10 @@ counters! {
     events_out,
     /// Events left out for connections that were too slow.
     events_dropped,
+    /// Presence frames queued for a watcher.
+    presence_out,
+    /// Messages that waited until it was known who is in a pipe.
+    presence_waits,
     /// Publishes that waited for room in a ring.
     ring_full,
     /// Messages that waited for their rate.

@@ -9,10 +9,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Shard;
+use super::command::Command;
 use super::input::Now;
 use super::outbox::{Frame, Pushed};
 use super::pipes::PipeId;
-use crate::bounds::RING_ENTRIES_PER_TICK;
+use super::presence::Room;
+use crate::bounds::{RING_ENTRIES_PER_TURN, WRITE_BYTES_MAX};
 use crate::mesh::registry::Pipe;
 use crate::protocol::encode;
 
@@ -25,12 +27,16 @@ pub enum Parcel {
         /// The encoded frame.
         bytes: Arc<[u8]>,
     },
+    /// A request of the application.
+    Command(Box<Command>),
+    /// Count your subscribers of its pipe into this room.
+    Attend(Arc<Room>),
 }
 
 impl Shard {
     /// Takes entries from the rings, then lets those try again who wait for room.
     pub(super) fn rings(&mut self, now: Now) {
-        for _ in 0..RING_ENTRIES_PER_TICK {
+        for _ in 0..RING_ENTRIES_PER_TURN {
             let Some((_, parcel)) = self.port.pop() else { break };
             match parcel {
                 Parcel::Event { pipe, bytes } => {
@@ -39,12 +45,15 @@ impl Shard {
                         self.deliver_shared(id, bytes, None);
                     }
                 }
+                Parcel::Command(command) => self.command(now, *command),
+                Parcel::Attend(room) => self.attend_asked(now, &room),
             }
             if !self.too_slow.is_empty() {
                 self.close_too_slow(now);
             }
         }
         self.retry_stalled(now);
+        self.retry_attendance(now);
     }
 
     /// Those that wait for room in a ring that has some again try again, oldest first, until it is full again.
@@ -85,16 +94,19 @@ impl Shard {
     }
 
     /// Delivers an event that several workers share.
-    pub(super) fn deliver_shared(&mut self, id: PipeId, bytes: Arc<[u8]>, skip: Option<u32>) {
-        let Some(local) = self.pipes.get(id) else { return };
+    pub(super) fn deliver_shared(&mut self, id: PipeId, bytes: Arc<[u8]>, skip: Option<u32>) -> u64 {
+        let Some(local) = self.pipes.get(id) else { return 0 };
         let frame = Frame::shared_event(bytes, local.serial, &self.gatherer.meter);
-        self.fan_out(id, frame, skip);
+        self.fan_out(id, frame, skip)
     }
 
-    fn fan_out(&mut self, id: PipeId, frame: Rc<Frame>, skip: Option<u32>) {
-        let Some(local) = self.pipes.get(id) else { return };
-        let limits = &self.shared.settings.config.limits;
+    /// Queues the frame for every subscriber that wants it; how many took it.
+    fn fan_out(&mut self, id: PipeId, frame: Rc<Frame>, skip: Option<u32>) -> u64 {
+        let Some(local) = self.pipes.get(id) else { return 0 };
+        let limits = &self.settings.config.limits;
         let (limit_bytes, when_slow) = (limits.queue_bytes as usize, limits.when_slow);
+        // A quarter of the queue, at most one write: whoever has this much waiting must be given a write before more comes.
+        let pressed_bytes = if limit_bytes == 0 { WRITE_BYTES_MAX } else { WRITE_BYTES_MAX.min(limit_bytes / 4) };
         let passing = local.passing(|| encode::event_name(frame.bytes()));
         let mut delivered = 0u64;
         for subscriber in &local.subscribers {
@@ -120,11 +132,21 @@ impl Shard {
                     continue;
                 }
             }
-            if !outbox.dirty && !outbox.is_sending() {
-                outbox.dirty = true;
-                self.dirty.push_back(subscriber.slot);
+            if !outbox.is_sending() {
+                if !outbox.dirty {
+                    outbox.dirty = true;
+                    self.dirty.push_back(subscriber.slot);
+                }
+                if !outbox.pressed && outbox.queued_bytes() >= pressed_bytes {
+                    outbox.pressed = true;
+                    self.pressed += 1;
+                }
             }
         }
+        if delivered > 0 {
+            self.turn_bytes += frame.bytes().len();
+        }
         self.counters.events_out += delivered;
+        delivered
     }
 }

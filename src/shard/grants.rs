@@ -39,6 +39,17 @@ impl Explicit {
         Explicit(packed.into_boxed_slice())
     }
 
+    /// The grants, in the order given.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Rights)> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let [head, length, tail @ ..] = rest else { return None };
+            let (name, next) = tail.split_at_checked(usize::from(*length))?;
+            rest = next;
+            Some((std::str::from_utf8(name).ok()?, rights_of(*head)))
+        })
+    }
+
     /// What the grants allow on this pipe.
     pub fn rights(&self, name: &str) -> Rights {
         let mut union = Rights::NONE;
@@ -118,6 +129,11 @@ impl Grants {
         RIGHTS.iter().enumerate().any(|(bit, one)| *one == right && words.rights[bit] >> (index % 64) & 1 == 1)
     }
 
+    /// All rights that are granted there.
+    pub fn rights(&self, index: GrantIndex) -> Rights {
+        RIGHTS.iter().fold(Rights::NONE, |all, one| all.union(Rights::when(self.may(index, *one), *one)))
+    }
+
     /// Whether the connection is subscribed there.
     pub fn is_subscribed(&self, index: GrantIndex) -> bool {
         self.words(index / 64).subscribed >> (index % 64) & 1 == 1
@@ -147,12 +163,16 @@ impl Grants {
             }
         };
         self.note(pipe, index);
+        self.write_rights(index, rights);
+        (index, forgotten)
+    }
+
+    fn write_rights(&mut self, index: GrantIndex, rights: Rights) {
         let words = self.words_mut(index / 64);
         for (bit, right) in RIGHTS.iter().enumerate() {
             words.rights[bit] &= !(1 << (index % 64));
             words.rights[bit] |= u64::from(rights.contains(*right)) << (index % 64);
         }
-        (index, forgotten)
     }
 
     /// Marks the pipe as subscribed; `position` is the connection's place in the pipe's list.
@@ -212,6 +232,35 @@ impl Grants {
     pub fn moved(&mut self, pipe: PipeId, position: u32) {
         if let Some(index) = self.index_of(pipe) {
             self.entries[index].position = position;
+        }
+    }
+
+    /// All resolved pipes.
+    pub fn resolved(&self) -> impl Iterator<Item = PipeId> {
+        self.entries.iter().map(|entry| entry.pipe)
+    }
+
+    /// The pipes it is subscribed to.
+    pub fn subscribed(&self) -> impl Iterator<Item = PipeId> {
+        (0..self.entries.len()).filter(|index| self.is_subscribed(*index)).map(|index| self.entries[index].pipe)
+    }
+
+    /// Whether it is subscribed to this pipe.
+    pub fn is_subscribed_to(&self, pipe: PipeId) -> bool {
+        self.index_of(pipe).is_some_and(|index| self.is_subscribed(index))
+    }
+
+    /// Replaces what was decided for a resolved pipe.
+    pub fn set_rights(&mut self, pipe: PipeId, rights: Rights) {
+        if let Some(index) = self.index_of(pipe) {
+            self.write_rights(index, rights);
+        }
+    }
+
+    /// Forgets a resolved pipe that it is not subscribed to (any more).
+    pub fn forget(&mut self, pipe: PipeId) {
+        if let Some(index) = self.index_of(pipe) {
+            self.remove(index);
         }
     }
 

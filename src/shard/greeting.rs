@@ -7,12 +7,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Shard;
 use super::admission::Seats;
-use super::connection::{Handle, Open, State};
+use super::connection::{Handle, Open, State, TokenIds};
 use super::grants::{Explicit, Grants};
 use super::input::Now;
 use super::outbox::Frame;
+use super::people::Links;
+use super::revocation::TokenFacts;
 use crate::auth::decision::Decision;
-use crate::bounds::{HANDSHAKE_GRACE_MS, HEAD_BYTES_MAX};
+use crate::auth::token::TokenError;
+use crate::bounds::HEAD_BYTES_MAX;
 use crate::protocol::codes::Code;
 use crate::protocol::encode::{self, Welcome};
 use crate::protocol::handshake::{self, Head, Parsed, Refusal, Upgrade};
@@ -35,6 +38,7 @@ struct Admitted {
     response: Vec<u8>,
     decision: Option<Decision>,
     seats: Seats,
+    ip: IpAddr,
     /// Bytes of the buffer that were the head.
     consumed: usize,
 }
@@ -45,7 +49,7 @@ impl Shard {
         let State::Greeting(greeting) = &mut self.slots[slot as usize].state else { return };
         greeting.buffer.extend_from_slice(bytes);
         let mut buffer = std::mem::take(&mut greeting.buffer);
-        let step = self.greet(now, slot, &mut buffer);
+        let step = self.greet(now, slot, &mut buffer, bytes.len());
         match step {
             Step::Wait => {
                 if let State::Greeting(greeting) = &mut self.slots[slot as usize].state {
@@ -80,7 +84,7 @@ impl Shard {
     }
 
     /// Makes room for one more handshake: the oldest goes, or the oldest of one address if it has had its second.
-    pub(super) fn evict_greeting(&mut self, now: Now, of: Option<IpAddr>) {
+    pub(super) fn evict_greeting(&mut self, now: Now, of: Option<IpAddr>, grace_ms: u64) {
         let mut place = 0;
         while let Some(handle) = self.greeting.get(place).copied() {
             let slot = &self.slots[handle.slot as usize];
@@ -95,7 +99,7 @@ impl Shard {
             let fits = match of {
                 None => true,
                 // They stand in the order of their age: those behind are younger still.
-                Some(_) if now.ms() < greeting.began_ms + HANDSHAKE_GRACE_MS => return,
+                Some(_) if now.ms() < greeting.began_ms + grace_ms => return,
                 Some(ip) => cap_key(greeting.peer.ip()) == cap_key(ip),
             };
             if fits {
@@ -119,7 +123,7 @@ impl Shard {
     }
 
     /// Looks at what has arrived. A PROXY header is taken off the front of the buffer.
-    fn greet(&mut self, now: Now, slot: u32, buffer: &mut Vec<u8>) -> Step {
+    fn greet(&mut self, now: Now, slot: u32, buffer: &mut Vec<u8>, new_bytes: usize) -> Step {
         let State::Greeting(greeting) = &mut self.slots[slot as usize].state else { return Step::Wait };
         if greeting.may_be_proxied {
             match peer::proxy_header(buffer) {
@@ -135,7 +139,8 @@ impl Shard {
             }
         }
         // Single bytes must not cost a rescan each: look when the end may have come, or the head has doubled.
-        let ends = buffer.windows(4).rev().take(HEAD_BYTES_MAX).any(|window| window == b"\r\n\r\n");
+        let tail = buffer.len().saturating_sub(new_bytes + 3);
+        let ends = buffer[tail..].windows(4).any(|window| window == b"\r\n\r\n");
         if !ends && buffer.len() < greeting.look_at_bytes {
             return Step::Wait;
         }
@@ -152,7 +157,7 @@ impl Shard {
     }
 
     fn is_served(&self, path: &str) -> bool {
-        matches!(path, CONNECT_PATH | "/healthz" | "/readyz") || (path == "/" && self.shared.settings.page.is_some())
+        matches!(path, CONNECT_PATH | "/healthz" | "/readyz") || (path == "/" && self.shared.page.get().is_some())
     }
 
     fn answer(&self, now: Now, peer: SocketAddr, head: &Head<'_>, consumed: usize) -> Step {
@@ -169,7 +174,7 @@ impl Shard {
         if head.method != "GET" && !head_only {
             return Step::Refuse(Refusal::method_not_allowed());
         }
-        Step::Answer(match (head.path, &self.shared.settings.page) {
+        Step::Answer(match (head.path, self.shared.page.get()) {
             ("/", Some(page)) => handshake::plain(200, "text/html; charset=utf-8", page.as_bytes(), head_only),
             ("/healthz", _) => handshake::plain(200, "text/plain", b"ok\n", head_only),
             _ if self.shared.is_ready() => handshake::plain(200, "text/plain", b"ready\n", head_only),
@@ -180,7 +185,7 @@ impl Shard {
     /// B1, from "valid upgrade" on.
     fn admit(&self, now: Now, peer: SocketAddr, head: &Head<'_>) -> Result<Admitted, Refusal> {
         let upgrade = handshake::upgrade(head)?;
-        let settings = &self.shared.settings;
+        let settings = &self.settings;
         let (edge, limits) = (&settings.config.edge, &settings.config.limits);
         if self.shared.is_draining() {
             let wait_s = self.jitter_s(now, peer, edge.drain_s.max(2));
@@ -198,22 +203,35 @@ impl Shard {
         let ip = peer::client_ip(peer.ip(), head.values("x-forwarded-for"), &edge.trusted_proxies);
         let too_many = |code: Code| Refusal::new(code, code.text()).with_retry_after_s(self.jitter_s(now, peer, 10));
         let mut seats = self.shared.admission.enter(limits, cap_key(ip)).map_err(too_many)?;
-        let decision = self.identify(now, &upgrade)?;
+        let decision = self.identify(now, peer, &upgrade)?;
+        if let Some(decision) = &decision
+            && self.shared.revocations.covers(&TokenFacts::of(decision), now.unix_ms)
+        {
+            // D12
+            return Err(Refusal { status: 401, ..Refusal::new(Code::Revoked, "This token was revoked") });
+        }
         if let Some(Decision { identity, .. }) = &decision {
             let summed = settings.summed.any();
             seats.identify(limits, summed, identity.tenant.as_deref(), &identity.id).map_err(too_many)?;
         }
-        Ok(Admitted { response: handshake::accept(&upgrade), decision, seats, consumed: 0 })
+        Ok(Admitted { response: handshake::accept(&upgrade), decision, seats, ip, consumed: 0 })
     }
 
     /// Whose token it is. None: anonymous, where that is allowed. A token that is present and invalid never falls
     /// through (A3).
-    fn identify(&self, now: Now, upgrade: &Upgrade<'_>) -> Result<Option<Decision>, Refusal> {
-        let settings = &self.shared.settings;
+    fn identify(&self, now: Now, peer: SocketAddr, upgrade: &Upgrade<'_>) -> Result<Option<Decision>, Refusal> {
+        let settings = &self.settings;
         let refused = |error: String| Refusal::new(Code::Unauthenticated, error);
         match (&upgrade.token, &settings.verifier) {
             (Some(token), Some(verifier)) => {
-                verifier.verify(token, now.unix_ms).map(Some).map_err(|error| refused(error.to_string()))
+                verifier.verify(token, now.unix_ms).map(Some).map_err(|error| match error {
+                    // B11: not the token's fault.
+                    TokenError::NoKeys => {
+                        let wait_s = self.jitter_s(now, peer, 5);
+                        Refusal::new(Code::Overloaded, error.to_string()).with_retry_after_s(wait_s)
+                    }
+                    _ => refused(error.to_string()),
+                })
             }
             (Some(_), None) => Err(refused("this server takes no tokens: auth.token is not configured".into())),
             (None, _) if settings.config.auth.anonymous => Ok(None),
@@ -222,51 +240,66 @@ impl Shard {
     }
 
     fn welcome(&mut self, now: Now, slot: u32, admitted: Admitted) {
-        let handle = self.handle_of(slot);
-        let name = self.connection_name(handle);
-        let settings = &self.shared.settings;
-        let (edge, limits) = (&settings.config.edge, &settings.config.limits);
         let decision = admitted.decision;
-        let grants = decision.as_ref().map_or(&[][..], |decision| &decision.grants);
-        let identity = decision.as_ref().map(|decision| &decision.identity);
-        let expires_at_ms = decision.as_ref().and_then(|decision| decision.expires_at_ms);
+        // Looked up in the step that installs what it allows (INVARIANTS 6).
+        let revoked = decision.as_ref().and_then(|decision| self.revoked_for(now, decision));
+        let ping_at_ms = now.ms() + u64::from(self.settings.config.edge.ping_s) * 1_000;
+        let open = Open {
+            explicit: decision.as_ref().map_or_else(Explicit::default, |decision| Explicit::new(&decision.grants)),
+            issued_at_s: decision.as_ref().and_then(|decision| decision.issued_at_s).unwrap_or(0),
+            expires_at_ms: decision.as_ref().and_then(|decision| decision.expires_at_ms).unwrap_or(u64::MAX),
+            token_ids: decision.as_ref().and_then(TokenIds::of),
+            identity: decision.map(|decision| Box::new(decision.identity)),
+            grants: Grants::default(),
+            seats: admitted.seats,
+            links: Links::default(),
+            ip: admitted.ip,
+            since_ms: now.unix_ms,
+            revoked,
+            told_expiring: false,
+            denials: None,
+            reader: Default::default(),
+            buckets: Default::default(),
+            heard_ms: now.ms(),
+            ping_at_ms,
+            awaits_pong: false,
+            unfinished_since_ms: 0,
+            charged_bytes: 0,
+            leave_at_ms: u64::MAX,
+            held: None,
+            throttle: None,
+        };
+        let mut first = admitted.response;
+        self.append_welcome(now, slot, &open, &mut first);
+        // The pending count of the address ends with the greeting that is replaced here.
+        self.slots[slot as usize].state = State::Open(Box::new(open));
+        let registry = &self.shared.registry;
+        self.people.join(&mut self.slots, |user| registry.hash(user), slot);
+        self.greetings -= 1;
+        self.open += 1;
+        self.counters.welcomed += 1;
+        self.outboxes[slot as usize].push_last(Frame::opening(first, &self.gatherer.meter));
+        self.mark_dirty(slot);
+        self.record_connect(now, slot);
+        self.look_at_open(now, slot);
+    }
+
+    fn append_welcome(&self, now: Now, slot: u32, open: &Open, out: &mut Vec<u8>) {
+        let name = self.connection_name(self.handle_of(slot));
+        let settings = &self.settings;
+        let (edge, limits) = (&settings.config.edge, &settings.config.limits);
+        let identity = open.identity.as_ref();
         let welcome = Welcome {
             connection: &name,
             user: identity.map(|identity| (&*identity.id, identity.name.as_deref())),
-            expires_at_ms,
+            expires_at_ms: (open.expires_at_ms != u64::MAX).then_some(open.expires_at_ms),
             ping_s: edge.ping_s,
             message_bytes: limits.message_bytes,
             subscriptions: limits.subscriptions,
             queue_bytes: limits.queue_bytes,
         };
-        let mut first = admitted.response;
-        let grants = grants.iter().map(|grant| (&*grant.pipe, grant.rights));
-        first.extend_from_slice(&encode::framed(|out| encode::welcome(out, &welcome, grants)));
-        let ping_at_ms = now.ms() + u64::from(edge.ping_s) * 1_000;
-        let open = Open {
-            explicit: decision.as_ref().map_or_else(Explicit::default, |decision| Explicit::new(&decision.grants)),
-            identity: decision.map(|decision| Box::new(decision.identity)),
-            grants: Grants::default(),
-            seats: admitted.seats,
-            reader: Default::default(),
-            buckets: Default::default(),
-            expires_at_ms: expires_at_ms.unwrap_or(u64::MAX),
-            heard_ms: now.ms(),
-            ping_at_ms,
-            awaits_pong: false,
-            unfinished_since_ms: 0,
-            leave_at_ms: u64::MAX,
-            held: None,
-            throttle: None,
-        };
-        // The pending count of the address ends with the greeting that is replaced here.
-        self.slots[slot as usize].state = State::Open(Box::new(open));
-        self.greetings -= 1;
-        self.open += 1;
-        self.counters.welcomed += 1;
-        self.outboxes[slot as usize].push_last(Frame::other(first, &self.gatherer.meter));
-        self.mark_dirty(slot);
-        self.look_at_open(now, slot);
+        let pipes = self.listed(now, open);
+        out.extend_from_slice(&encode::framed(|out| encode::welcome(out, &welcome, pipes)));
     }
 
     /// The public name of a connection: node, worker, slot, generation. The node is 0 until there are several.
@@ -276,12 +309,13 @@ impl Shard {
 
     fn refuse(&mut self, now: Now, slot: u32, refusal: &Refusal) {
         self.counters.refuse(refusal.code);
+        self.record_refused(now, slot, refusal.code);
         self.close_greeting(now, slot, refusal.encode());
     }
 
     /// 1 to `most_s` seconds, spread over the peers, so that those refused together do not come back together.
     fn jitter_s(&self, now: Now, peer: SocketAddr, most_s: u32) -> u32 {
-        let mixed = (u64::from(peer.port()) ^ now.mono_ns ^ self.shared.seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (u64::from(peer.port()) ^ now.mono_ns ^ self.shared.names_seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         1 + ((mixed >> 33) % u64::from(most_s.max(1))) as u32
     }
 }

@@ -1,6 +1,9 @@
 //! Everything that can happen to a worker.
 
+use std::sync::Arc;
+
 use super::connection::Handle;
+use super::shared::Settings;
 
 /// The time, given with every input. Both clocks, because deadlines must not jump and tokens speak of calendar time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +23,6 @@ impl Now {
 
 /// One thing that happened. A new socket is the one that is missing here: it answers with a handle, see
 /// [`super::Shard::accept`].
-#[derive(Debug)]
 pub enum Input<'a> {
     /// Bytes came from a peer. They are unmasked in place.
     Received {
@@ -47,4 +49,6 @@ pub enum Input<'a> {
     Time,
     /// The process was asked to stop: let everybody go over the configured time.
     Drain,
+    /// The configuration was read again.
+    Reload(Arc<Settings>),
 }

@@ -13,10 +13,14 @@
 //! # Reading order
 //! [`input`] (all that can happen) and [`output`] (all that it can ask for) · `connection` (the life of one) ·
 //! `greeting` (handshake and admission) · `requests` (what a message does) · [`grants`] · [`pipes`] · `delivery` ·
-//! [`outbox`] · `closing` · [`throttle`] and [`rate`] · [`deadlines`].
+//! [`presence`] and `attendance` · [`outbox`] · `closing` · [`throttle`] and [`rate`] · [`deadlines`].
 
 pub mod admission;
+mod attendance;
+mod auditing;
 mod closing;
+pub mod command;
+mod commands;
 pub mod connection;
 pub mod counters;
 pub mod deadlines;
@@ -26,17 +30,25 @@ mod greeting;
 pub mod input;
 pub mod outbox;
 pub mod output;
+mod people;
 pub mod pipes;
+pub mod presence;
 pub mod rate;
 mod reading;
+pub mod record;
+mod refresh;
 mod requests;
+pub mod revocation;
 pub mod shared;
 pub mod throttle;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use attendance::Attendance;
+use command::Ticks;
 use connection::{Greeting, Handle, Open, Slot, State};
 use counters::Counters;
 use deadlines::{Deadlines, Wake};
@@ -44,10 +56,13 @@ use delivery::Parcel;
 use input::{Input, Now};
 use outbox::{Chunk, Frame, Gatherer, Outbox, Pushed};
 use output::Output;
+use people::People;
 use pipes::Pipes;
-use shared::Shared;
+use shared::{Settings, Shared};
 
-use crate::bounds::{HANDSHAKES_PENDING_MAX, WORKER_ASSEMBLY_BYTES_MAX, WORKER_QUEUE_BYTES_MAX};
+use crate::bounds::{
+    HANDSHAKE_GRACE_MS, HANDSHAKES_PENDING_MAX, WORKER_ASSEMBLY_BYTES_MAX, WORKER_QUEUE_BYTES_MAX, WRITE_BYTES_MAX,
+};
 use crate::mesh::port::Port;
 use crate::protocol::codes::CloseCode;
 
@@ -56,6 +71,8 @@ pub use delivery::Parcel as MeshParcel;
 /// One worker's connections. See the module for the order of calls.
 pub struct Shard {
     shared: Arc<Shared>,
+    /// The settings in force here; replaced between two inputs.
+    settings: Arc<Settings>,
     worker: usize,
     port: Port<Parcel>,
     slots: Vec<Slot>,
@@ -65,10 +82,18 @@ pub struct Shard {
     gatherer: Gatherer,
     /// Connections with something to write, in the order in which that began.
     dirty: VecDeque<u32>,
+    /// Connections with much waiting that were not yet given a write.
+    pressed: usize,
+    /// Bytes of events delivered in this turn, each counted once.
+    turn_bytes: usize,
     /// Connections that could not take one more delivery, to be closed when the fan-out is done.
     too_slow: Vec<u32>,
     pipes: Pipes,
+    people: People,
+    attendance: Attendance,
     deadlines: Deadlines,
+    /// Held input that waits for a time, which is met to the millisecond: rates are finer than the wheel.
+    pauses: BinaryHeap<Reverse<(u64, u32, u32)>>,
     due: Vec<(Handle, Wake)>,
     /// Handshakes under way, oldest first; entries of ended ones are skipped.
     greeting: VecDeque<Handle>,
@@ -80,6 +105,7 @@ pub struct Shard {
     assembly_bytes: usize,
     outputs: Vec<Output>,
     counters: Counters,
+    ticks: Ticks,
 }
 
 impl Shard {
@@ -87,8 +113,10 @@ impl Shard {
     pub fn new(shared: Arc<Shared>, port: Port<Parcel>, now: Now) -> Shard {
         let worker = port.worker();
         let pipes = Pipes::new(worker, shared.registry.clone());
+        let settings = shared.settings();
         Shard {
             shared,
+            settings,
             worker,
             port,
             slots: Vec::new(),
@@ -96,9 +124,14 @@ impl Shard {
             free: Vec::new(),
             gatherer: Gatherer::default(),
             dirty: VecDeque::new(),
+            pressed: 0,
+            turn_bytes: 0,
             too_slow: Vec::new(),
             pipes,
+            people: People::default(),
+            attendance: Attendance::default(),
             deadlines: Deadlines::new(now.ms()),
+            pauses: BinaryHeap::new(),
             due: Vec::new(),
             greeting: VecDeque::new(),
             greetings: 0,
@@ -107,6 +140,7 @@ impl Shard {
             assembly_bytes: 0,
             outputs: Vec::new(),
             counters: Counters::default(),
+            ticks: Ticks::default(),
         }
     }
 
@@ -114,14 +148,15 @@ impl Shard {
     pub fn accept(&mut self, now: Now, peer: SocketAddr) -> Handle {
         self.counters.accepted += 1;
         self.shared.loads[self.worker].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let trusted = self.shared.settings.config.edge.trusted_proxies.contains(peer.ip());
+        let trusted = self.settings.config.edge.trusted_proxies.contains(peer.ip());
         let pending = self.shared.admission.begin(crate::protocol::peer::cap_key(peer.ip()));
         let crowded = !trusted && pending.from_same_address() as usize > crate::bounds::HANDSHAKES_PENDING_PER_IP_MAX;
         let share = HANDSHAKES_PENDING_MAX / self.shared.loads.len();
         if self.greetings >= share {
-            self.evict_greeting(now, None);
+            // Full: whoever crowds gives way itself, however young its handshakes are.
+            self.evict_greeting(now, crowded.then(|| peer.ip()), 0);
         } else if crowded {
-            self.evict_greeting(now, Some(peer.ip()));
+            self.evict_greeting(now, Some(peer.ip()), HANDSHAKE_GRACE_MS);
         }
         let handle = self.vacancy();
         let greeting = Greeting {
@@ -136,7 +171,7 @@ impl Shard {
         self.greetings += 1;
         self.tidy_greetings();
         self.greeting.push_back(handle);
-        self.wake_at(handle.slot, now.ms() + u64::from(self.shared.settings.config.edge.handshake_s) * 1_000);
+        self.wake_at(handle.slot, now.ms() + u64::from(self.settings.config.edge.handshake_s) * 1_000);
         handle
     }
 
@@ -161,6 +196,7 @@ impl Shard {
             Input::Rings => self.rings(now),
             Input::Time => self.time(now),
             Input::Drain => self.drain(now),
+            Input::Reload(settings) => self.reload(now, settings),
         }
         if !self.too_slow.is_empty() {
             self.close_too_slow(now);
@@ -178,6 +214,9 @@ impl Shard {
         while let Some(slot) = self.dirty.pop_front() {
             let outbox = &mut self.outboxes[slot as usize];
             outbox.dirty = false;
+            if std::mem::take(&mut outbox.pressed) {
+                self.pressed -= 1;
+            }
             if let Some(chunk) = outbox.gather(&mut self.gatherer) {
                 self.counters.writes += 1;
                 self.counters.bytes_out += chunk.as_ref().len() as u64;
@@ -197,8 +236,17 @@ impl Shard {
         !self.dirty.is_empty()
     }
 
+    /// Whether to start writes, and to hear what became of the last ones, before taking in more: somebody has much waiting
+    /// and was not yet given a write, or one connection may have been given a write's worth since [`Shard::publish`].
+    /// Otherwise those who read all the time would be called slow.
+    pub fn is_pressed(&self) -> bool {
+        let queue_bytes = self.settings.config.limits.queue_bytes as usize;
+        self.pressed > 0 || self.turn_bytes >= WRITE_BYTES_MAX.min(queue_bytes / 4)
+    }
+
     /// Hands what was pushed over to the other workers and rings those that sleep.
     pub fn publish(&mut self) {
+        self.turn_bytes = 0;
         self.port.publish();
     }
 
@@ -209,7 +257,23 @@ impl Shard {
 
     /// When [`Input::Time`] is due, in milliseconds of the monotonic clock.
     pub fn deadline_ms(&self) -> Option<u64> {
-        self.deadlines.next_ms()
+        let pause = self.pauses.peek().map(|Reverse((at_ms, ..))| *at_ms);
+        [pause, self.other_deadline_ms()].into_iter().flatten().min()
+    }
+
+    fn other_deadline_ms(&self) -> Option<u64> {
+        self.deadlines.next_ms().into_iter().chain(self.attendance.look_at_ms()).min()
+    }
+
+    /// Whether something came that is in no ring. To be asked after the port was armed and before sleeping; if so,
+    /// [`Input::Rings`] takes it up.
+    pub fn has_news(&self) -> bool {
+        self.attendance.has_news()
+    }
+
+    /// A tick of the shell took so long, in nanoseconds.
+    pub fn note_tick(&mut self, ns: u64) {
+        self.ticks.note(ns);
     }
 
     /// Connections that exist, in whatever state.
@@ -247,8 +311,8 @@ impl Shard {
             return self.handle_of(slot);
         }
         let slot = self.slots.len() as u32;
-        // A generation that cannot be foretold: a handle is also the connection's public name.
-        let generation = (self.shared.seed >> 32) as u32 ^ slot.wrapping_mul(0x9E37_79B1);
+        // Not the same after a restart: a handle is also the connection's public name.
+        let generation = (self.shared.names_seed >> 32) as u32 ^ slot.wrapping_mul(0x9E37_79B1);
         self.slots.push(Slot { generation, wake: Wake::default(), state: State::Vacant });
         self.outboxes.push(Outbox::default());
         Handle { slot, generation }
@@ -284,7 +348,7 @@ impl Shard {
 
     /// Queues a message that is not an event. One that finds no room ends the connection as too slow.
     fn send(&mut self, slot: u32, bytes: Vec<u8>) {
-        let limits = &self.shared.settings.config.limits;
+        let limits = &self.settings.config.limits;
         let frame = Frame::other(bytes, &self.gatherer.meter);
         let outbox = &mut self.outboxes[slot as usize];
         match outbox.push(frame, limits.queue_bytes as usize, limits.when_slow, &mut self.gatherer) {
@@ -318,6 +382,15 @@ impl Shard {
 
     fn time(&mut self, now: Now) {
         let mut due = std::mem::take(&mut self.due);
+        while let Some(Reverse((at_ms, slot, generation))) = self.pauses.peek().copied() {
+            if at_ms > now.ms() {
+                break;
+            }
+            self.pauses.pop();
+            if self.slots[slot as usize].generation == generation {
+                self.look_at(now, slot);
+            }
+        }
         self.deadlines.take_due(now.ms(), &mut due);
         for (handle, mark) in due.drain(..) {
             let slot = &mut self.slots[handle.slot as usize];
@@ -326,6 +399,9 @@ impl Shard {
             }
         }
         self.due = due;
+        if self.attendance.look_at_ms().is_some_and(|at_ms| at_ms <= now.ms()) {
+            self.look_at_rooms(now);
+        }
     }
 
     /// A connection's live entry of the wheel came up: do what is due and schedule the next.
@@ -333,7 +409,7 @@ impl Shard {
         match &self.slots[slot as usize].state {
             State::Vacant => {}
             State::Greeting(greeting) => {
-                let until = greeting.began_ms + u64::from(self.shared.settings.config.edge.handshake_s) * 1_000;
+                let until = greeting.began_ms + u64::from(self.settings.config.edge.handshake_s) * 1_000;
                 if now.ms() >= until { self.greeting_timed_out(now, slot) } else { self.wake_at(slot, until) }
             }
             State::Open(_) => self.look_at_open(now, slot),
@@ -374,9 +450,19 @@ impl Shard {
         }
     }
 
+    /// New rules hold from here on: what was decided by the old ones is decided again, subscriptions included (G2). One
+    /// step, so that nothing is delivered by an old decision afterwards.
+    fn reload(&mut self, now: Now, settings: Arc<Settings>) {
+        self.settings = settings;
+        for slot in self.open_slots() {
+            self.decide_again(now, slot, "reload");
+            self.wake_at(slot, now.ms());
+        }
+    }
+
     /// Lets everybody go, evenly over `drain_s` (G1).
     fn drain(&mut self, now: Now) {
-        let drain_ms = u64::from(self.shared.settings.config.edge.drain_s) * 1_000;
+        let drain_ms = u64::from(self.settings.config.edge.drain_s) * 1_000;
         let everybody = self.open_slots();
         let count = everybody.len() as u64;
         for (place, slot) in everybody.into_iter().enumerate() {

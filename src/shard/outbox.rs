@@ -48,10 +48,14 @@ enum FrameBytes {
 /// One encoded WebSocket frame, shared by all local receivers.
 pub struct Frame {
     bytes: FrameBytes,
-    /// The local pipe of an event (unique for the life of the worker), 0 for everything else.
+    /// The local pipe of an event or, with [`KEPT`], of a presence frame; [`KEPT`] alone for the answer to the handshake; 0
+    /// for everything else.
     pipe: u64,
     meter: Meter,
 }
+
+/// Marks a frame that belongs to a pipe and is never left out. Serial numbers of pipes do not reach it.
+const KEPT: u64 = 1 << 63;
 
 impl Frame {
     /// An event of a pipe, already encoded. `pipe` is its local serial number, at least 1.
@@ -66,9 +70,25 @@ impl Frame {
         Rc::new(Frame { bytes: FrameBytes::Shared(bytes), pipe, meter: meter.clone() })
     }
 
+    /// Who came to a pipe and who went: goes with the pipe's events when they are purged, and is never left out.
+    pub fn presence(bytes: impl Into<Box<[u8]>>, pipe: u64, meter: &Meter) -> Rc<Frame> {
+        Frame::event(bytes.into(), pipe | KEPT, meter)
+    }
+
     /// A reply, a system message or a control frame: never left out.
     pub fn other(bytes: impl Into<Box<[u8]>>, meter: &Meter) -> Rc<Frame> {
         Frame::event(bytes.into(), 0, meter)
+    }
+
+    /// The answer to the handshake, with the welcome: goes out whatever comes of the connection, for without it the peer
+    /// could not read anything that follows.
+    pub fn opening(bytes: impl Into<Box<[u8]>>, meter: &Meter) -> Rc<Frame> {
+        Frame::event(bytes.into(), KEPT, meter)
+    }
+
+    /// The same as [`Frame::other`], shared by the connections of several workers.
+    pub fn shared_other(bytes: Arc<[u8]>, meter: &Meter) -> Rc<Frame> {
+        Frame::shared_event(bytes, 0, meter)
     }
 
     /// The frame as it goes out.
@@ -77,6 +97,11 @@ impl Frame {
             FrameBytes::Local(bytes) => bytes,
             FrameBytes::Shared(bytes) => bytes,
         }
+    }
+
+    /// Whether it may be left out for a connection that is too slow.
+    fn is_event(&self) -> bool {
+        self.pipe != 0 && self.pipe & KEPT == 0
     }
 }
 
@@ -134,6 +159,8 @@ pub struct Outbox {
     sending_bytes: u32,
     /// It is in the worker's list of connections to flush.
     pub dirty: bool,
+    /// Much waits, and it was not yet given a write.
+    pub pressed: bool,
     sending: bool,
     #[expect(clippy::box_collection, reason = "eight bytes in every connection for what few ever need")]
     lags: Option<Box<Vec<Lag>>>,
@@ -227,6 +254,42 @@ impl Outbox {
         pool.give_back(&mut self.frames);
     }
 
+    /// Forgets every message that was not handed to the kernel.
+    pub fn clear_messages(&mut self) {
+        self.lags = None;
+        self.forget(|frame| frame.pipe != KEPT);
+    }
+
+    /// Forgets the events and presence frames of every pipe whose name is among these that were not handed to the kernel,
+    /// and what would be told of those left out. By name, because between two subscriptions of a connection a pipe may
+    /// have got another serial number.
+    pub fn purge_named(&mut self, among: impl Fn(&str) -> bool) {
+        if let Some(lags) = &mut self.lags {
+            lags.retain(|lag| !among(&lag.name));
+            if lags.is_empty() {
+                self.lags = None;
+            }
+        }
+        self.forget(|frame| frame.pipe & !KEPT != 0 && among(&encode::pipe_of(frame.bytes())));
+    }
+
+    /// Forgets the presence frames of one pipe that were not handed to the kernel.
+    pub fn purge_presence(&mut self, pipe: u64) {
+        self.forget(|frame| frame.pipe == pipe | KEPT);
+    }
+
+    fn forget(&mut self, gone: impl Fn(&Frame) -> bool) {
+        if self.frames.is_empty() {
+            return;
+        }
+        // Losses stand before a frame of the queue; that frame moves up by what goes before it.
+        for lag in self.lags.iter_mut().flat_map(|lags| lags.iter_mut()) {
+            lag.place -= self.frames.iter().take(lag.place).filter(|frame| gone(frame)).count();
+        }
+        self.frames.retain(|frame| !gone(frame));
+        self.waiting_bytes = self.frames.iter().map(|frame| frame.bytes().len()).sum();
+    }
+
     /// A write ended.
     pub fn sent(&mut self) {
         self.sending = false;
@@ -240,7 +303,7 @@ impl Outbox {
         }
         let mut dropped = 0;
         while self.queued_bytes() + length > limit_bytes {
-            let Some(oldest) = self.frames.iter().position(|queued| queued.pipe != 0) else { break };
+            let Some(oldest) = self.frames.iter().position(|queued| queued.is_event()) else { break };
             if let Some(left_out) = self.frames.remove(oldest) {
                 self.waiting_bytes -= left_out.bytes().len();
                 self.note_lag(&left_out, oldest);
@@ -249,7 +312,7 @@ impl Outbox {
         }
         if self.queued_bytes() + length > limit_bytes {
             // Only replies wait, or one write is under way. An event is left out itself; a reply never is.
-            if frame.pipe == 0 {
+            if !frame.is_event() {
                 return Pushed::TooSlow;
             }
             self.note_lag(frame, self.frames.len());
@@ -443,6 +506,30 @@ mod tests {
             .filter_map(|rest| rest.trim_end_matches('}').parse::<u32>().ok())
             .sum();
         assert_eq!(sum, dropped, "{told:?}");
+    }
+
+    // INVARIANTS 10
+    #[test]
+    fn presence_frames_are_never_left_out_and_are_purged_with_their_pipe() {
+        let mut pool = Gatherer::default();
+        let mut outbox = Outbox::default();
+        let counts = |name: &str| encode::framed(|out| encode::presence::counts(out, name, (1, 0)));
+        // Room for both presence frames and one event.
+        let limit = 2 * counts("a").len() + event(1, "a", 0, &pool.meter).bytes().len();
+        for (pipe, name) in [(1, "a"), (2, "b")] {
+            let frame = Frame::presence(counts(name), pipe, &pool.meter);
+            assert_eq!(outbox.push(frame, limit, WhenSlow::DropOldest, &mut pool), Pushed::Queued);
+            let frame = event(pipe, name, 0, &pool.meter);
+            outbox.push(frame, limit, WhenSlow::DropOldest, &mut pool);
+        }
+        let kept = |outbox: &Outbox| outbox.frames.iter().filter(|frame| !frame.is_event()).count();
+        assert!(outbox.lags.is_some() && kept(&outbox) == 2, "an event went, no presence frame");
+        outbox.purge_named(|name| name == "a");
+        assert!(outbox.frames.iter().all(|frame| frame.pipe & !KEPT == 2), "the other pipe's stay");
+        assert_eq!(kept(&outbox), 1);
+        outbox.purge_presence(2);
+        assert!(outbox.frames.iter().all(|frame| frame.pipe == 2));
+        assert_eq!(outbox.queued_bytes(), outbox.frames.iter().map(|frame| frame.bytes().len()).sum::<usize>());
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Everything that a worker's core may ask its shell for, besides the writes of [`super::Shard::next_write`].
 
+use std::sync::Arc;
+
 use super::connection::Handle;
+use super::record::Record;
+use super::revocation::Revocation;
 
 /// One effect, to be performed in the order given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// Stop receiving from this connection. What was already received may still be handed in.
     Pause(Handle),
@@ -18,4 +22,8 @@ pub enum Output {
         /// Throw away what the kernel has not sent yet, instead of trying to deliver it.
         reset: bool,
     },
+    /// Tell the audit. Never waits: what does not fit is counted.
+    Record(Box<Record>),
+    /// A later authorization has ended this revocation (D4): lift it everywhere.
+    Reauthorized(Arc<Revocation>),
 }

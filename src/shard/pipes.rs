@@ -8,6 +8,8 @@
 //! Interest (INVARIANTS 9): this worker's bit in the process-wide pipe is set before the first subscription takes effect
 //! and cleared after the last one ended.
 
+use std::rc::Rc;
+
 use hashbrown::HashTable;
 
 use crate::mesh::registry::{Pipe, Registry};
@@ -38,9 +40,23 @@ pub struct LocalPipe {
     /// Who receives its events here.
     pub subscribers: Vec<Subscriber>,
     filters: Option<Box<Filters>>,
+    /// Its subscribers are counted in a room (`attendance`), which is one more holder.
+    pub attended: bool,
     /// Connections of this worker that have resolved it.
     holders: u32,
 }
+
+/// A subscriber was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Its place in the list.
+    pub position: u32,
+    /// It is the first one here, and the pipe was marked as watched.
+    pub watched: bool,
+}
+
+/// Event names that a subscription is for: sorted, none twice.
+pub type EventNames = Rc<[Box<str>]>;
 
 /// Lists of event names that subscriptions named, each kept once.
 #[derive(Default)]
@@ -50,7 +66,8 @@ struct Filters {
 
 struct EventList {
     hash: u64,
-    names: Box<[Box<str>]>,
+    /// Shared by the pipes of one subscribe.
+    names: EventNames,
     uses: u32,
 }
 
@@ -128,7 +145,14 @@ impl Pipes {
         let global = self.registry.intern(name).map_err(|_| Code::TooMany)?;
         let hash = global.hash();
         self.serial += 1;
-        let local = LocalPipe { global, serial: self.serial, subscribers: Vec::new(), filters: None, holders: 1 };
+        let local = LocalPipe {
+            global,
+            serial: self.serial,
+            subscribers: Vec::new(),
+            filters: None,
+            attended: false,
+            holders: 1,
+        };
         let id = match self.free.pop() {
             Some(id) => {
                 self.entries[id as usize] = Some(local);
@@ -159,21 +183,28 @@ impl Pipes {
         self.free.push(id.0);
     }
 
-    /// Adds a subscriber and returns its place. `events`: only these, or all.
-    pub fn subscribe(&mut self, id: PipeId, slot: u32, events: Option<&[Box<str>]>) -> u32 {
-        let worker = self.worker;
-        let Some(Some(local)) = self.entries.get_mut(id.0 as usize) else { return 0 };
-        if local.subscribers.is_empty() {
-            local.global.add_interest(worker);
+    /// Notes whether the pipe's subscribers are counted in a room.
+    pub fn set_attended(&mut self, id: PipeId, attended: bool) {
+        if let Some(Some(local)) = self.entries.get_mut(id.0 as usize) {
+            local.attended = attended;
         }
+    }
+
+    /// Adds a subscriber. `events`: only these, or all.
+    pub fn subscribe(&mut self, id: PipeId, slot: u32, events: Option<&EventNames>) -> Subscribed {
+        let worker = self.worker;
+        let Some(Some(local)) = self.entries.get_mut(id.0 as usize) else {
+            return Subscribed { position: 0, watched: false };
+        };
+        let watched = local.subscribers.is_empty() && local.global.add_interest(worker);
         let filter = local.filter_of(&self.registry, events);
         local.subscribers.push(Subscriber { slot, filter });
         self.subscriptions += 1;
-        local.subscribers.len() as u32 - 1
+        Subscribed { position: local.subscribers.len() as u32 - 1, watched }
     }
 
     /// Replaces what a subscriber wants to receive (C11).
-    pub fn refilter(&mut self, id: PipeId, position: u32, events: Option<&[Box<str>]>) {
+    pub fn refilter(&mut self, id: PipeId, position: u32, events: Option<&EventNames>) {
         let Some(Some(local)) = self.entries.get_mut(id.0 as usize) else { return };
         let filter = local.filter_of(&self.registry, events);
         if let Some(subscriber) = local.subscribers.get_mut(position as usize) {
@@ -196,6 +227,21 @@ impl Pipes {
         local.subscribers.get(position as usize).map(|moved| moved.slot)
     }
 
+    /// Name and subscribers of the pipes with any, by name, the first `limit` after `after`.
+    pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<(Box<str>, u64)> {
+        let subscribed = self.entries.iter().flatten().filter(|local| !local.subscribers.is_empty());
+        let mut names: Vec<(&str, u64)> = subscribed
+            .map(|local| (local.global.name(), local.subscribers.len() as u64))
+            .filter(|(name, _)| after.is_none_or(|after| *name > after))
+            .collect();
+        if names.len() > limit && limit > 0 {
+            names.select_nth_unstable(limit - 1);
+        }
+        names.truncate(limit);
+        names.sort_unstable();
+        names.into_iter().map(|(name, count)| (name.into(), count)).collect()
+    }
+
     fn name(&self, id: u32) -> &str {
         self.entries[id as usize].as_ref().map_or("", |local| local.global.name())
     }
@@ -211,16 +257,16 @@ impl LocalPipe {
         Some(passing)
     }
 
-    fn filter_of(&mut self, hasher: &Registry, events: Option<&[Box<str>]>) -> FilterId {
+    fn filter_of(&mut self, hasher: &Registry, events: Option<&EventNames>) -> FilterId {
         let Some(events) = events else { return 0 };
-        let hash = hasher.hash_of(events);
+        let hash = hasher.hash_of(&**events);
         let lists = &mut self.filters.get_or_insert_default().lists;
-        let same = |list: &EventList| list.uses > 0 && list.hash == hash && *list.names == *events;
+        let same = |list: &EventList| list.uses > 0 && list.hash == hash && list.names == *events;
         if let Some(index) = lists.iter().position(same) {
             lists[index].uses += 1;
             return index as FilterId + 1;
         }
-        let list = EventList { hash, names: events.into(), uses: 1 };
+        let list = EventList { hash, names: events.clone(), uses: 1 };
         match lists.iter().position(|list| list.uses == 0) {
             Some(index) => {
                 lists[index] = list;
@@ -239,7 +285,7 @@ impl LocalPipe {
         let list = &mut filters.lists[index];
         list.uses -= 1;
         if list.uses == 0 {
-            list.names = Box::default();
+            list.names = EventNames::default();
             if filters.lists.iter().all(|list| list.uses == 0) {
                 self.filters = None;
             }

@@ -64,11 +64,24 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// Takes the cost whether it conforms or not: what comes next waits for it. The debt is at most one more burst.
+    pub fn owe(&mut self, pace: Pace, now_ns: u64, cost: u64) {
+        let next = self.0.max(now_ns).saturating_add(pace.interval_ns.saturating_mul(cost));
+        self.0 = next.min(now_ns.saturating_add(pace.tolerance_ns.saturating_mul(2)));
+    }
+}
+
 /// One bucket that several workers share: the sum over a person's connections, or the server's handshakes.
 #[derive(Debug, Default)]
 pub struct SharedBucket(AtomicU64);
 
 impl SharedBucket {
+    /// Whether the bucket is not full at this time.
+    pub fn owes(&self, now_ns: u64) -> bool {
+        self.0.load(Relaxed) > now_ns
+    }
+
     /// How long a message of this cost would have to wait, in nanoseconds. Takes nothing.
     pub fn wait_ns(&self, pace: Pace, now_ns: u64, cost: u64) -> u64 {
         pace.advance(self.0.load(Relaxed), now_ns, cost).err().unwrap_or(0)

@@ -1,11 +1,13 @@
 //! Bytes of an open connection: frames to messages, and what happens to input that must wait.
 
+use std::cmp::Reverse;
+
 use super::Shard;
 use super::connection::{Held, State, Until};
 use super::input::Now;
 use super::output::Output;
 use super::requests::Flow;
-use crate::bounds::MESSAGE_UNFINISHED_MS_MAX;
+use crate::bounds::{EXPIRING_NOTICE_MS, MESSAGE_UNFINISHED_MS_MAX};
 use crate::protocol::codes::CloseCode;
 use crate::protocol::encode;
 use crate::protocol::frame::{self, Item, Reader};
@@ -35,17 +37,18 @@ impl Shard {
 
     /// Takes messages off the bytes until they are used up, or one must wait, or the connection ends.
     fn read(&mut self, now: Now, slot: u32, bytes: &mut [u8]) {
-        let message_bytes_max = self.shared.settings.config.limits.message_bytes as usize;
+        let message_bytes_max = self.settings.config.limits.message_bytes as usize;
         let Some(open) = self.open_mut(slot) else { return };
         let mut reader = std::mem::take(&mut open.reader);
         let kept_before = reader.kept_bytes();
-        let (mut used, mut began_here) = (0, false);
+        let (mut used, mut used_by_items, mut began_here) = (0, 0, false);
         let flow = loop {
             let (taken, item) = reader.next(&mut bytes[used..], message_bytes_max);
             used += taken;
             match item {
                 Ok(None) => break Flow::Next,
                 Ok(Some(item)) => {
+                    used_by_items = used;
                     let flow = self.item(now, slot, item);
                     // What is unfinished in the end began after this, but for a message around a control frame.
                     began_here |= !reader.is_unfinished();
@@ -64,7 +67,15 @@ impl Shard {
         };
         match flow {
             Flow::Closed => self.closed_while_reading(slot, reader, kept_before, &mut bytes[used..]),
-            Flow::Next => self.keep_reader(now, slot, reader, kept_before, began_here),
+            Flow::Next => {
+                let unfinished = reader.is_unfinished();
+                self.keep_reader(now, slot, reader, kept_before, began_here);
+                if unfinished && let Some(until) = self.charge_unfinished(now, slot, used - used_by_items) {
+                    self.hold(slot, None, Vec::new(), until);
+                    let handle = self.handle_of(slot);
+                    self.outputs.push(Output::Pause(handle));
+                }
+            }
             Flow::Wait { message, until } => {
                 self.keep_reader(now, slot, reader, kept_before, began_here);
                 self.hold(slot, message, bytes[used..].to_vec(), until);
@@ -135,7 +146,11 @@ impl Shard {
         self.assembly_bytes += bytes;
         match until {
             Until::Room(rings) => self.stalled.push_back((handle, rings)),
-            Until::Time(at_ns) => self.wake_at(slot, at_ns.div_ceil(1_000_000)),
+            Until::Time(at_ns) => {
+                self.pauses.push(Reverse((at_ns.div_ceil(1_000_000), handle.slot, handle.generation)));
+            }
+            // Listed by `gather_rooms`, with the room.
+            Until::Attendance => {}
         }
     }
 
@@ -172,7 +187,7 @@ impl Shard {
             return self.begin_close(now, slot, code, &reason, false);
         }
         let ms = now.ms();
-        let ping_ms = u64::from(self.shared.settings.config.edge.ping_s) * 1_000;
+        let ping_ms = u64::from(self.settings.config.edge.ping_s) * 1_000;
         let Some(open) = self.open_mut(slot) else { return };
         if open.held.as_ref().is_some_and(|held| matches!(held.until, Until::Time(at_ns) if at_ns <= now.mono_ns)) {
             self.resume(now, slot);
@@ -186,23 +201,36 @@ impl Shard {
             frame::append_server_frame(&mut bytes, frame::opcode::PING, &[]);
             self.send(slot, bytes);
         }
+        let in_ms = self.open_mut(slot).map_or(u64::MAX, |open| open.expires_at_ms.saturating_sub(now.unix_ms));
+        self.tell_expiring(slot, in_ms);
+        self.tell_denials(now, slot);
         let Some(open) = self.open_mut(slot) else { return };
         let mut next_ms = open.ping_at_ms.min(open.leave_at_ms);
         if open.expires_at_ms != u64::MAX {
-            next_ms = next_ms.min(ms + open.expires_at_ms.saturating_sub(now.unix_ms));
+            let notice_ms = if open.told_expiring { 0 } else { EXPIRING_NOTICE_MS };
+            next_ms = next_ms.min(ms + in_ms.saturating_sub(notice_ms));
+        }
+        if let Some(denials) = &open.denials {
+            next_ms = next_ms.min(denials.since_ms + 1_000);
         }
         if open.unfinished_since_ms != 0 {
             next_ms = next_ms.min(open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX);
         }
-        if let Some(Held { until: Until::Time(at_ns), .. }) = open.held.as_deref() {
-            next_ms = next_ms.min(at_ns.div_ceil(1_000_000));
-        }
         self.wake_at(slot, next_ms);
+    }
+
+    /// Says that the end is near (C29).
+    fn tell_expiring(&mut self, slot: u32, in_ms: u64) {
+        let Some(open) = self.open_mut(slot) else { return };
+        if open.expires_at_ms != u64::MAX && !open.told_expiring && in_ms <= EXPIRING_NOTICE_MS {
+            open.told_expiring = true;
+            self.send(slot, encode::framed(|out| encode::expiring(out, in_ms.div_ceil(1_000))));
+        }
     }
 
     /// Why the connection must end now, if it must.
     fn overdue(&mut self, now: Now, slot: u32) -> Option<(CloseCode, String)> {
-        let drain_ms = u64::from(self.shared.settings.config.edge.drain_s) * 1_000;
+        let drain_ms = u64::from(self.settings.config.edge.drain_s) * 1_000;
         let open = self.open_mut(slot)?;
         let ms = now.ms();
         let unfinished = open.unfinished_since_ms != 0 && ms >= open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX;

@@ -98,7 +98,18 @@ pub struct Excess {
     /// The time one unit of the exceeded rate refills in, in nanoseconds.
     pub interval_ns: u64,
     /// For a summed rate: this connection's share of it.
-    pub share: Option<Pace>,
+    pub share: Option<Share>,
+}
+
+/// A connection's share of a rate that is summed over a person's connections, and what a message takes of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Which rate.
+    pub kind: Kind,
+    /// The summed rate, divided by the person's connections.
+    pub pace: Pace,
+    /// Units that the message takes.
+    pub cost: u64,
 }
 
 /// What to do with it.
@@ -123,7 +134,7 @@ pub struct Throttle {
     slow_since_ns: u64,
     last_ns: u64,
     episode: Option<Episode>,
-    share: Bucket,
+    shares: [Bucket; KINDS],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +148,14 @@ struct Episode {
 const SECOND_NS: u64 = 1_000_000_000;
 
 impl Throttle {
+    /// Charges a message, accepted or refused, to the connection's share of a summed rate. True: it takes more than that.
+    pub fn charge(&mut self, now_ns: u64, share: Share) -> bool {
+        let bucket = &mut self.shares[share.kind as usize];
+        let over = bucket.wait_ns(share.pace, now_ns, share.cost) > 0;
+        bucket.owe(share.pace, now_ns, share.cost);
+        over
+    }
+
     /// Judges a message over its rate.
     pub fn judge(&mut self, now_ns: u64, excess: Excess, throttle_s: u32) -> Verdict {
         let calm_ns = SECOND_NS.max(excess.interval_ns.saturating_mul(2));
@@ -155,11 +174,7 @@ impl Throttle {
         let tell = self.episode.is_none();
         let over_share = match excess.share {
             None => true,
-            Some(pace) => {
-                let over = self.share.wait_ns(pace, now_ns, 1) > 0;
-                self.share.take(pace, now_ns, 1);
-                over
-            }
+            Some(share) => self.charge(now_ns, share),
         };
         let episode = self.episode.get_or_insert(Episode { began_ns: now_ns, refused_ns: now_ns, own_fault: false });
         episode.refused_ns = now_ns;
@@ -227,7 +242,7 @@ mod tests {
 
     #[test]
     fn within_its_share_of_a_summed_rate_a_connection_is_refused_but_never_closed() {
-        let share = Some(Pace::new(Rate { per_s: 1.0, burst: 1.0 }));
+        let share = Some(Share { kind: Kind::Publish, pace: Pace::new(Rate { per_s: 1.0, burst: 1.0 }), cost: 1 });
         let (mut quiet, mut loud) = (Throttle::default(), Throttle::default());
         let excess = Excess { wait_ns: 2 * SECOND_NS, interval_ns: SECOND_NS, share };
         let mut closed = false;

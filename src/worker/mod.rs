@@ -22,18 +22,20 @@ use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Relaxed};
 use std::time::Duration;
 
 use engine::{Backend, BufferSizes, Engine, Event, Key, StableBytes};
 use monoio::net::TcpStream;
 
-use crate::bounds::{SWEEP_MS, WRITES_PER_SLICE};
+use crate::bounds::{RING_ENTRIES_PER_TURN, RING_TURNS_PER_TICK, SWEEP_MS, WRITES_PER_SLICE};
 use crate::mesh::port::Port;
 use crate::shard::connection::Handle;
 use crate::shard::input::Input;
 use crate::shard::outbox::Chunk;
 use crate::shard::output::Output;
+use crate::shard::record::Record;
+use crate::shard::revocation::Revocation;
 use crate::shard::shared::Shared;
 use crate::shard::{MeshParcel, Shard};
 
@@ -54,6 +56,16 @@ const TICKS_PER_ACCEPT: u32 = 64;
 pub struct Orders {
     /// Counts requests to write the counters into the log.
     pub reports: AtomicU32,
+    /// Counts new settings in `Shared`.
+    pub reloads: AtomicU32,
+}
+
+/// Where workers hand what the control thread must know. Called on the path of connections: quick, and never waits.
+pub trait Witness: Send + Sync {
+    /// For the audit.
+    fn record(&self, record: Record);
+    /// This revocation is to be lifted everywhere (D4).
+    fn reauthorized(&self, revocation: Arc<Revocation>);
 }
 
 /// What one worker is given.
@@ -70,6 +82,8 @@ pub struct Parts {
     pub handoffs: Arc<Handoffs>,
     /// Orders of the main thread.
     pub orders: Arc<Orders>,
+    /// Who is told.
+    pub witness: Arc<dyn Witness>,
     /// The process's clock.
     pub clock: Clock,
     /// Whether io_uring may be used.
@@ -106,6 +120,7 @@ struct Worker {
     listeners: Listeners,
     handoffs: Arc<Handoffs>,
     orders: Arc<Orders>,
+    witness: Arc<dyn Witness>,
     clock: Clock,
     bell: Arc<EventFd>,
     outputs: Vec<Output>,
@@ -113,6 +128,7 @@ struct Worker {
     knocked: Rc<Cell<bool>>,
     ticks_since_accept: u32,
     reported: u32,
+    reloaded: u32,
     draining: bool,
     /// When a draining worker ends whoever is still there: everybody who was served has been let go by then.
     over_at_ms: u64,
@@ -138,12 +154,14 @@ impl Worker {
             listeners: parts.listeners,
             handoffs: parts.handoffs,
             orders: parts.orders,
+            witness: parts.witness,
             clock: parts.clock,
             bell: parts.bell,
             outputs: Vec::new(),
             knocked: Rc::new(Cell::new(true)),
             ticks_since_accept: 0,
             reported: 0,
+            reloaded: 0,
             draining: false,
             over_at_ms: u64::MAX,
             told_empty: false,
@@ -165,7 +183,8 @@ impl Worker {
             if self.has_work() || !self.shard.port().arm() {
                 continue;
             }
-            if self.engine.before_wait()? || self.knocked.get() || self.handoffs.has(self.shard.port().worker()) {
+            let others = self.knocked.get() || self.handoffs.has(self.shard.port().worker()) || self.shard.has_news();
+            if self.engine.before_wait()? || others {
                 self.shard.port().disarm();
                 continue;
             }
@@ -185,6 +204,9 @@ impl Worker {
         self.adopt();
         let now = self.clock.now();
         for _ in 0..EVENTS_PER_TICK {
+            if self.shard.is_pressed() {
+                break;
+            }
             let Some(event) = self.engine.next() else { break };
             match event {
                 Event::Received { user, mut bytes } => {
@@ -195,7 +217,14 @@ impl Worker {
                 Event::Bell => {}
             }
         }
-        self.shard.handle(now, Input::Rings);
+        for _ in 0..RING_TURNS_PER_TICK {
+            let taken = self.shard.port().counters().taken;
+            self.shard.handle(now, Input::Rings);
+            let more = self.shard.port().counters().taken - taken == RING_ENTRIES_PER_TURN as u64;
+            if !more || self.shard.is_pressed() {
+                break;
+            }
+        }
         if self.shard.deadline_ms().is_some_and(|at_ms| at_ms <= now.ms()) {
             self.shard.handle(now, Input::Time);
         }
@@ -203,7 +232,9 @@ impl Worker {
         self.perform();
         self.write();
         self.shard.publish();
-        self.engine.submit()
+        self.engine.submit()?;
+        self.shard.note_tick(self.clock.now().mono_ns - now.mono_ns);
+        Ok(())
     }
 
     fn has_work(&mut self) -> bool {
@@ -215,8 +246,14 @@ impl Worker {
         if self.shared.is_draining() && !self.draining {
             self.draining = true;
             let now = self.clock.now();
-            self.over_at_ms = now.ms() + u64::from(self.shared.settings.config.edge.drain_s) * 1_000 + DRAIN_SLACK_MS;
+            self.over_at_ms = now.ms() + u64::from(self.shared.settings().config.edge.drain_s) * 1_000 + DRAIN_SLACK_MS;
             self.shard.handle(now, Input::Drain);
+        }
+        let reloads = self.orders.reloads.load(Acquire);
+        if reloads != self.reloaded {
+            self.reloaded = reloads;
+            let (now, settings) = (self.clock.now(), self.shared.settings());
+            self.shard.handle(now, Input::Reload(settings));
         }
         let reports = self.orders.reports.load(Relaxed);
         if reports != self.reported {
@@ -245,20 +282,18 @@ impl Worker {
     fn perform(&mut self) {
         self.shard.take_outputs(&mut self.outputs);
         for output in self.outputs.drain(..) {
-            let handle = match output {
-                Output::Pause(handle) | Output::Resume(handle) | Output::Finish(handle) => handle,
-                Output::Close { connection, .. } => connection,
-            };
-            let Some(key) = self.keys.get_mut(handle.slot as usize) else { continue };
-            let Some(known) = *key else { continue };
+            let key = |handle: Handle| self.keys.get(handle.slot as usize).copied().flatten();
             match output {
-                Output::Pause(_) => self.engine.set_receiving(known, false),
-                Output::Resume(_) => self.engine.set_receiving(known, true),
-                Output::Finish(_) => self.engine.finish(known),
-                Output::Close { reset, .. } => {
-                    *key = None;
-                    self.engine.close(known, reset);
+                Output::Pause(handle) => key(handle).into_iter().for_each(|key| self.engine.set_receiving(key, false)),
+                Output::Resume(handle) => key(handle).into_iter().for_each(|key| self.engine.set_receiving(key, true)),
+                Output::Finish(handle) => key(handle).into_iter().for_each(|key| self.engine.finish(key)),
+                Output::Close { connection, reset } => {
+                    if let Some(key) = self.keys.get_mut(connection.slot as usize).and_then(Option::take) {
+                        self.engine.close(key, reset);
+                    }
                 }
+                Output::Record(record) => self.witness.record(*record),
+                Output::Reauthorized(revocation) => self.witness.reauthorized(revocation),
             }
         }
     }

@@ -75,6 +75,9 @@ pub(super) struct Uring<B: StableBytes> {
     starved: VecDeque<Key>,
     /// The same, after those: got something first.
     served: VecDeque<Key>,
+    /// Completions taken from the kernel's queue that let ends of sends go first. At most the receive buffers and a few for
+    /// each socket.
+    arrived: VecDeque<cqueue::Entry>,
     bell: Option<RawFd>,
     closing: usize,
     counters: Counters,
@@ -104,6 +107,7 @@ impl<B: StableBytes> Uring<B> {
             backlog: VecDeque::new(),
             starved: VecDeque::new(),
             served: VecDeque::new(),
+            arrived: VecDeque::new(),
             bell: None,
             closing: 0,
             counters: Counters::default(),
@@ -185,11 +189,23 @@ impl<B: StableBytes> Uring<B> {
 
     pub(super) fn next(&mut self) -> Option<Event> {
         loop {
-            let completion = self.reap()?;
+            let completion = self.next_completion()?;
             if let Some(event) = self.complete(&completion) {
                 return Some(event);
             }
         }
+    }
+
+    /// Ends of sends come first. A flood of received bytes can stand before them in the kernel's queue, and whoever
+    /// waits for its turn to be written to would look slow.
+    fn next_completion(&mut self) -> Option<cqueue::Entry> {
+        while let Some(completion) = self.reap() {
+            if unpack(completion.user_data()).0 == Some(Operation::Send) {
+                return Some(completion);
+            }
+            self.arrived.push_back(completion);
+        }
+        self.arrived.pop_front()
     }
 
     pub(super) fn submit(&mut self) -> io::Result<()> {
@@ -214,7 +230,10 @@ impl<B: StableBytes> Uring<B> {
         if self.ring.completion().is_empty() && self.kernel_holds_completions() {
             self.enter()?;
         }
-        Ok(!self.ring.completion().is_empty() || !self.backlog.is_empty() || !self.ring.submission().is_empty())
+        Ok(!self.arrived.is_empty()
+            || !self.ring.completion().is_empty()
+            || !self.backlog.is_empty()
+            || !self.ring.submission().is_empty())
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -466,7 +485,7 @@ impl<B: StableBytes> Drop for Uring<B> {
         let pause = Timespec::new().nsec(10_000_000);
         while self.slots.occupied() > 0 && Instant::now() < deadline && self.submit().is_ok() {
             let _ = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&pause));
-            while let Some(completion) = self.reap() {
+            while let Some(completion) = self.next_completion() {
                 self.complete(&completion);
             }
         }

@@ -1,0 +1,47 @@
+//! What workers tell the control thread by themselves: records for the audit, and revocations that have ended.
+//!
+//! Neither ever waits. A record that does not fit is counted by the audit. A revocation that does not fit stays in force
+//! for other connections until the next authorization that ends it says so again: late, never lost.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::audit::Audit;
+use super::service::Service;
+use crate::shard::record::Record;
+use crate::shard::revocation::Revocation;
+use crate::worker::Witness;
+
+/// Revocations on their way to be lifted.
+const LIFTS_MAX: usize = 1024;
+
+/// The workers' end.
+pub struct Told {
+    audit: Audit,
+    lifts: Sender<Arc<Revocation>>,
+}
+
+/// Both ends.
+pub fn witness(audit: Audit) -> (Arc<Told>, Receiver<Arc<Revocation>>) {
+    let (lifts, lifted) = channel(LIFTS_MAX);
+    (Arc::new(Told { audit, lifts }), lifted)
+}
+
+/// Lifts what workers say has ended, one after the other.
+pub async fn lift(service: Service, mut lifted: Receiver<Arc<Revocation>>) {
+    while let Some(revocation) = lifted.recv().await {
+        service.lift_reauthorized(revocation).await;
+    }
+}
+
+impl Witness for Told {
+    fn record(&self, record: Record) {
+        self.audit.record(record);
+    }
+
+    fn reauthorized(&self, revocation: Arc<Revocation>) {
+        // Full: see the head of this file.
+        let _ = self.lifts.try_send(revocation);
+    }
+}

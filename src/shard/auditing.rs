@@ -1,0 +1,86 @@
+//! What of a worker's decisions goes to the audit (GD-9).
+//!
+//! Denials are gathered: one record for each connection, code and second, with their number.
+
+use super::Shard;
+use super::connection::{Denials, Open, State};
+use super::input::Now;
+use super::output::Output;
+use super::record::{Kind, Record};
+use crate::protocol::codes::{CloseCode, Code};
+
+/// Denials of one code are gathered for this long, in milliseconds.
+const GATHER_MS: u64 = 1_000;
+
+impl Shard {
+    pub(super) fn record_connect(&mut self, now: Now, slot: u32) {
+        let record = self.record_of(now.unix_ms, slot, Kind::Connect);
+        self.outputs.push(Output::Record(Box::new(record)));
+    }
+
+    pub(super) fn record_refused(&mut self, now: Now, slot: u32, code: Code) {
+        let mut record = self.record_of(now.unix_ms, slot, Kind::Refused);
+        record.code = Some(code);
+        self.outputs.push(Output::Record(Box::new(record)));
+    }
+
+    /// A connection is about to be closed by us.
+    pub(super) fn record_disconnect(&mut self, now: Now, slot: u32, close: CloseCode, reason: &'static str) {
+        self.tell_denials_at_once(slot);
+        let mut record = self.record_of(now.unix_ms, slot, Kind::Disconnect);
+        record.close = Some(close);
+        record.reason = Some(reason.into());
+        self.outputs.push(Output::Record(Box::new(record)));
+    }
+
+    /// A message was denied.
+    pub(super) fn note_denial(&mut self, now: Now, slot: u32, code: Code, pipe: Option<&str>) {
+        self.counters.deny(code);
+        if let Some(open) = self.open_mut(slot)
+            && let Some(denials) = &mut open.denials
+            && denials.code == code
+        {
+            denials.count += 1;
+            return;
+        }
+        self.tell_denials_at_once(slot);
+        let Some(open) = self.open_mut(slot) else { return };
+        let since_ms = now.ms();
+        open.denials =
+            Some(Box::new(Denials { code, pipe: pipe.map(Into::into), since_ms, ts_ms: now.unix_ms, count: 1 }));
+        self.wake_at(slot, since_ms + GATHER_MS);
+    }
+
+    /// Hands gathered denials to the audit, if their second is over.
+    pub(super) fn tell_denials(&mut self, now: Now, slot: u32) {
+        let due = |open: &mut Open| open.denials.as_ref().is_some_and(|one| now.ms() >= one.since_ms + GATHER_MS);
+        if self.open_mut(slot).is_some_and(due) {
+            self.tell_denials_at_once(slot);
+        }
+    }
+
+    /// The same whenever it is: the connection ends, or another code begins.
+    pub(super) fn tell_denials_at_once(&mut self, slot: u32) {
+        let Some(denials) = self.open_mut(slot).and_then(|open| open.denials.take()) else { return };
+        let mut record = self.record_of(denials.ts_ms, slot, Kind::Denied);
+        record.code = Some(denials.code);
+        record.pipe = denials.pipe;
+        record.count = denials.count;
+        self.outputs.push(Output::Record(Box::new(record)));
+    }
+
+    fn record_of(&self, ts_ms: u64, slot: u32, kind: Kind) -> Record {
+        let mut record = Record::new(ts_ms, kind);
+        match &self.slots[slot as usize].state {
+            State::Open(open) => {
+                record.connection = Some(self.connection_name(self.handle_of(slot)));
+                record.user = open.identity.as_ref().map(|identity| identity.id.clone());
+                record.tenant = open.identity.as_ref().and_then(|identity| identity.tenant.clone());
+                record.ip = Some(open.ip);
+            }
+            State::Greeting(greeting) => record.ip = Some(greeting.peer.ip()),
+            State::Closing(_) | State::Vacant => {}
+        }
+        record
+    }
+}
