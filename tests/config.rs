@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use pipeward::config::{self, Config, Finding, KeySource, Rate, Severity, WhenSlow};
+use pipeward::config::{self, ApiRight, AuditPath, Config, Finding, KeySource, Rate, Severity, WhenSlow};
 use pipeward::protocol::peer::Origins;
 use proptest::prelude::*;
 
@@ -175,7 +175,7 @@ fn all_errors_are_reported_at_once_with_line_and_key() {
     let keys = ["edge.workers", "edge.listen", "edge.ping_s", "edge.boo", "limits.when_slow", "pipe.\"{a}-{b}\""];
     let expected: Vec<_> = [2, 3, 4, 5, 7, 8].into_iter().zip(keys.map(str::to_owned)).collect();
     assert_eq!(places, expected, "{messages}");
-    assert!(messages.starts_with("configuration:2: edge.workers: 0 is out of range; write an integer from 1 to 64"));
+    assert!(messages.starts_with("configuration:2: edge.workers: 0 is out of range; write an integer from 1 to 63"));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn wrong_types_and_ranges_say_what_to_write() {
     refused("edge = 3\n", 1, "edge", "[edge]");
     refused("[[edge]]\n", 1, "edge", "an array was found");
     refused("pipe.x = true\n", 1, "pipe.\"x\"", "write a table");
-    refused("[edge]\nworkers = 65\n", 2, "edge.workers", "from 1 to 64");
+    refused("[edge]\nworkers = 64\n", 2, "edge.workers", "from 1 to 63");
     refused("[edge]\nworkers = 99999999999999999999999\n", 2, "edge.workers", "out of range");
     refused("[edge]\nworkers = -1\n", 2, "edge.workers", "out of range");
     refused("[edge]\nworkers = 2.0\n", 2, "edge.workers", "a number with a fraction");
@@ -270,10 +270,10 @@ fn a_burst_of_bytes_below_message_bytes_is_refused() {
 // B10
 #[test]
 fn a_token_has_exactly_one_key() {
-    refused("[auth.token]\nissuer = 'a'\n", 1, "auth.token", "write hmac_secret or public_key_file");
+    refused("[auth.token]\nissuer = 'a'\n", 1, "auth.token", "write hmac_secret, public_key_file or jwks_url");
     let both = format!("[auth.token]\nhmac_secret = '{SECRET}'\npublic_key_file = 'k.pem'\n");
     refused(&both, 1, "auth.token", "exactly one");
-    refused("[auth.token]\njwks_url = 'https://a'\n", 2, "auth.token.jwks_url", "not available in this version");
+    refused("[auth.token]\njwks_url = 'http://a'\n", 2, "auth.token.jwks_url", "write `https://…`");
     refused("[auth.token]\npublic_key_file = 'absent.pem'\n", 2, "auth.token.public_key_file", "absent.pem");
     let secret = |length: usize| format!("[auth.token]\nhmac_secret = '{}'\n", "s".repeat(length));
     refused(&secret(15), 2, "auth.token.hmac_secret", "at least 16 bytes");
@@ -356,12 +356,76 @@ fn what_would_restrict_and_is_not_available_is_refused() {
     }
 }
 
+// E2, G10, D13
 #[test]
-fn what_would_only_add_a_surface_is_a_warning() {
-    warned("[control]\nlisten = '127.0.0.1:8081'\n", 2, "control.listen", "no effect");
-    warned("[[control.key]]\nname = 'app'\n[[control.key]]\nname = 'b'\n", 1, "control.key", "no effect");
-    warned("[store]\npath = 'a.redb'\n", 2, "store.path", "no effect");
-    warned("[audit]\npath = '-'\n", 2, "audit.path", "no effect");
+fn the_keys_of_the_server_api_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("secret"), "fedcba9876543210fedcba9876543210\n").unwrap();
+    let text = "[control]\nlisten = '127.0.0.1:9'\n[[control.key]]\nname = 'app'\nsecret = '0123456789abcdef'\nallow = ['*']\n\
+                [[control.key]]\nname = 'b'\nsecret_file = 'secret'\nallow = ['publish', 'revoke_all']\n";
+    let (config, warnings) = config::parse(text, dir.path(), &mut std::iter::empty()).expect(text);
+    assert!(warnings.is_empty(), "{warnings:#?}");
+    assert_eq!(config.control.listen, "127.0.0.1:9".parse().unwrap());
+    let [app, b] = config.control.keys.as_slice() else { panic!("two keys") };
+    assert_eq!((app.name.as_str(), app.secret.as_slice()), ("app", &b"0123456789abcdef"[..]));
+    assert!(ApiRight::ALL.iter().all(|right| app.allow.has(*right)));
+    // Without the line end that editors put there.
+    assert_eq!(b.secret, b"fedcba9876543210fedcba9876543210");
+    let allowed: Vec<_> = ApiRight::ALL.iter().filter(|right| b.allow.has(**right)).collect();
+    assert_eq!(allowed, [&ApiRight::Publish, &ApiRight::RevokeAll]);
+    // A configuration may end in a log.
+    assert!(!format!("{config:?}").contains("fedcba"));
+    assert!(clean("").control.keys.is_empty());
+}
+
+// E2, G10
+#[test]
+fn a_key_of_the_server_api_must_be_whole_and_of_its_own() {
+    let key = |fields: &str| format!("[[control.key]]\n{fields}\n");
+    let named = "name = 'a'\nallow = ['*']\nsecret = '0123456789abcdef'";
+    for (fields, line, name, part) in [
+        ("allow = ['*']\nsecret = '0123456789abcdef'", 1, "control.key.name", "missing"),
+        ("name = 'a b'\nallow = ['*']\nsecret = '0123456789abcdef'", 2, "control.key.name", "letters, digits"),
+        ("name = 'a'\nsecret = '0123456789abcdef'", 1, "control.key.allow", "[\"*\"]"),
+        ("name = 'a'\nallow = 'publish'\nsecret = '0123456789abcdef'", 3, "control.key.allow", "array"),
+        ("name = 'a'\nallow = ['publsh']\nsecret = '0123456789abcdef'", 3, "control.key.allow", "nearest is `publish`"),
+        ("name = 'a'\nallow = ['openapi']\nsecret = '0123456789abcdef'", 3, "control.key.allow", "no call"),
+        ("name = 'a'\nallow = ['*']", 1, "control.key", "no secret"),
+        ("name = 'a'\nallow = ['*']\nsecret = '0123456789abcde'", 4, "control.key.secret", "16 to 1024"),
+        ("name = 'a'\nallow = ['*']\nsecret = '0123456789 abcdef'", 4, "control.key.secret", "white space"),
+        ("name = 'a'\nallow = ['*']\nsecret = 7", 4, "control.key.secret", "string"),
+        ("name = 'a'\nallow = ['*']\nsecret_file = 'absent'", 4, "control.key.secret_file", "absent"),
+        ("name = 'a'\nallow = ['*']\nsecret = 'x'\nsecret_file = 'y'", 1, "control.key", "exactly one"),
+        (&format!("{named}\nalow = ['*']"), 5, "control.key.alow", "nearest is `control.key.allow`"),
+    ] {
+        refused(&key(fields), line, name, part);
+    }
+    let other = "name = 'b'\nallow = []\nsecret = '0123456789abcdefg'";
+    refused(&(key(named) + &key(&other.replace("'b'", "'a'"))), 5, "control.key.name", "given twice");
+    refused(&(key(named) + &key(&other.replace("fg'", "f'"))), 5, "control.key.secret", "the secret of `a`");
+    refused("[control]\nkey = 'x'\n", 2, "control.key", "write `[[control.key]]`");
+    refused("[control]\nlisten = ['127.0.0.1:1']\n", 2, "control.listen", "an array was found");
+    refused("[control]\nlisten = 'localhost:1'\n", 2, "control.listen", "127.0.0.1:1");
+    assert!(clean(&(key(named) + &key(other))).control.keys.len() == 2);
+}
+
+// D13
+#[test]
+fn the_files_of_store_and_audit_are_relative_to_the_configuration() {
+    let read = |text: &str| config::parse(text, Path::new("/etc/pipeward"), &mut std::iter::empty()).expect(text).0;
+    let config = read("");
+    assert_eq!(config.store.path, Path::new("/etc/pipeward/pipeward.redb"));
+    assert_eq!(config.audit.path, AuditPath::Stdout);
+    let config = read("[store]\npath = 'a/b.redb'\n[audit]\npath = 'audit.log'\n");
+    assert_eq!(config.store.path, Path::new("/etc/pipeward/a/b.redb"));
+    assert_eq!(config.audit.path, AuditPath::File("/etc/pipeward/audit.log".into()));
+    let config = read("[store]\npath = '/var/b.redb'\n[audit]\npath = '-'\n");
+    assert_eq!(config.store.path, Path::new("/var/b.redb"));
+    assert_eq!(config.audit.path, AuditPath::Stdout);
+    assert_eq!(read("[audit]\npath = './-'\n").audit.path, AuditPath::File("/etc/pipeward/./-".into()));
+    refused("[store]\npath = 'x'\n[audit]\npath = 'x'\n", 4, "audit.path", "the file of the store");
+    refused("[audit]\npath = 7\n", 2, "audit.path", "string");
+    refused("[store]\npath = ''\n", 2, "store.path", "empty");
 }
 
 // G6

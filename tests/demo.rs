@@ -1,12 +1,13 @@
 //! The demonstration as a newcomer meets it: `pipeward demo` is started, the page is fetched from the address that it
-//! prints, and the tokens of the page connect, talk, and are refused what they were not granted.
+//! prints, and the tokens of the page connect, talk, and are refused what they were not granted; the page's key calls the
+//! server API, as the operator's buttons do, and what it takes away is gone.
 //!
 //! Everything goes over real sockets to the real binary. A browser is not needed: what it would run are these messages.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A running demonstration; ends with this value.
 struct Demo {
     process: Child,
+    stdout: BufReader<ChildStdout>,
     address: SocketAddr,
 }
 
@@ -39,12 +41,12 @@ impl Demo {
             .stderr(Stdio::null())
             .spawn()
             .expect("the binary starts");
-        let stdout = process.stdout.take().expect("stdout is a pipe");
+        let mut stdout = BufReader::new(process.stdout.take().expect("stdout is a pipe"));
         let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("it prints a line");
+        stdout.read_line(&mut line).expect("it prints a line");
         let address = line.strip_prefix("open http://").and_then(|rest| rest.split('/').next());
         let address = address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address: {line}"));
-        Demo { process, address }
+        Demo { process, stdout, address }
     }
 
     fn stream(&self) -> TcpStream {
@@ -72,6 +74,13 @@ impl Demo {
         serde_json::from_str(list).expect("the tokens are a list of strings")
     }
 
+    fn operator(&self) -> Operator {
+        let page = self.page();
+        let port = between(&page, "const API = `http://${location.hostname}:", "`;").parse().expect("a port");
+        let key = between(&page, "const API_KEY = \"", "\";").to_owned();
+        Operator { address: SocketAddr::new(self.address.ip(), port), origin: format!("http://{}", self.address), key }
+    }
+
     fn connect(&self, token: &str) -> Client {
         let mut request = format!("ws://{}/v1/connect", self.address).into_client_request().expect("a valid address");
         let offered = format!("pipeward.v1, pipeward.token.{token}");
@@ -92,6 +101,64 @@ impl Demo {
     }
 }
 
+/// The page's way to the server API.
+struct Operator {
+    address: SocketAddr,
+    /// Of the page.
+    origin: String,
+    key: String,
+}
+
+/// The head of an answer and its body.
+struct Answer {
+    status: u16,
+    /// In small letters.
+    head: String,
+    body: Value,
+}
+
+impl Answer {
+    fn has(&self, header: &str) -> bool {
+        self.head.lines().any(|line| line == header)
+    }
+}
+
+impl Operator {
+    /// Calls as the page does: `body` is sent as it is, without a type that a browser would ask leave for.
+    fn call(&self, path: &str, body: &Value) -> Answer {
+        let body = body.to_string();
+        let fields = format!("Authorization: Bearer {}\r\nContent-Type: text/plain;charset=UTF-8\r\n", self.key);
+        self.send("POST", path, &self.origin, &fields, &body)
+    }
+
+    /// Calls and expects it to be done. Returns the answer without its `ok`.
+    fn done(&self, path: &str, body: &Value) -> Value {
+        let Answer { status, head, mut body } = self.call(path, body);
+        assert_eq!((status, &body["ok"]), (200, &json!(true)), "{head} {body}");
+        body.as_object_mut().and_then(|fields| fields.remove("ok"));
+        body
+    }
+
+    fn send(&self, method: &str, path: &str, origin: &str, fields: &str, body: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).expect("it accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit can be set");
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nOrigin: {origin}\r\n{fields}Connection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        )
+        .expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers and closes");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).expect("JSON") };
+        Answer { status, head: head.to_ascii_lowercase(), body }
+    }
+}
+
 struct Client {
     socket: WebSocket<TcpStream>,
     worker: usize,
@@ -102,6 +169,27 @@ impl Client {
         loop {
             if let Message::Text(text) = self.socket.read().expect("a message comes in time") {
                 return serde_json::from_str(&text).expect("the server sends JSON");
+            }
+        }
+    }
+
+    /// The next message, which must be a `system` one; returns its event and its pipe.
+    fn told(&mut self) -> (String, Option<String>) {
+        let message = self.next();
+        assert_eq!(message["type"], "system", "{message}");
+        let text = |field: &str| message[field].as_str().map(str::to_owned);
+        (text("event").expect("an event"), text("pipe"))
+    }
+
+    /// Reads on until the server closes; returns the code and the reason.
+    fn closed(&mut self) -> (u16, String) {
+        loop {
+            match self.socket.read().expect("it is closed in time") {
+                Message::Close(frame) => {
+                    let frame = frame.expect("a close code");
+                    return (frame.code.into(), frame.reason.to_string());
+                }
+                message => assert!(!message.is_text(), "{message}"),
             }
         }
     }
@@ -218,4 +306,124 @@ fn a_token_of_another_demonstration_is_refused() {
     stream.read_to_string(&mut answer).expect("it answers and closes");
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
     assert!(answer.contains("\"code\":\"UNAUTHENTICATED\""), "{answer}");
+}
+
+// Issue 3: the operator's half.
+#[test]
+fn the_operator_takes_a_pipe_away_and_gives_it_back() {
+    let demo = Demo::start();
+    let (tokens, operator) = (demo.tokens(), demo.operator());
+    let [mut ann, mut ben] = [0, 1].map(|place| demo.connect(&tokens[place]));
+    ann.listen("team-chat");
+    ben.listen("team-chat");
+    assert_eq!(operator.done("/v1/revoke", &json!({"user": "ann", "pipe": "team-chat"})), json!({"connections": 1}));
+    assert_eq!(ann.told(), ("pipe_revoked".to_owned(), Some("team-chat".to_owned())));
+    assert_eq!(ben.publish("team-chat", "without Ann")["ok"], true);
+    assert_eq!(ann.publish("team-chat", "still here")["code"], "REVOKED");
+    // Connecting again does not help.
+    let mut again = demo.connect(&tokens[0]);
+    assert_eq!(again.ask(json!({"type": "subscribe", "pipe": "team-chat"}))["code"], "REVOKED");
+    let restored = operator.done("/v1/restore", &json!({"user": "ann", "pipe": "team-chat"}));
+    assert_eq!(restored, json!({"connections": 2}));
+    for client in [&mut ann, &mut again] {
+        assert_eq!(client.told(), ("pipe_restored".to_owned(), Some("team-chat".to_owned())));
+        client.listen("team-chat");
+    }
+    assert_eq!(ben.publish("team-chat", "welcome back")["ok"], true);
+    ann.hears("team-chat", "ben", "welcome back");
+}
+
+#[test]
+fn the_operator_takes_everything_and_still_reaches_the_user() {
+    let demo = Demo::start();
+    let (tokens, operator) = (demo.tokens(), demo.operator());
+    let [mut ann, mut ben] = [0, 1].map(|place| demo.connect(&tokens[place]));
+    ann.listen("announcements");
+    ben.listen("announcements");
+    assert_eq!(operator.done("/v1/revoke_all", &json!({"user": "ben"})), json!({"connections": 1}));
+    assert_eq!(ben.told(), ("all_pipes_revoked".to_owned(), None));
+    let news = json!({"pipe": "announcements", "event": "message", "data": {"text": "lunch"}});
+    assert_eq!(operator.done("/v1/publish?count=true", &news), json!({"delivered": 1}), "Ann alone");
+    let event = ann.next();
+    assert_eq!((&event["sender"], &event["data"]["text"]), (&Value::Null, &json!("lunch")));
+    let push = json!({"to": {"user": "ben"}, "event": "message", "data": {"text": "only you"}});
+    assert_eq!(operator.done("/v1/push", &push), json!({"delivered": 1}));
+    let pushed = ben.next();
+    assert_eq!((&pushed["type"], &pushed["data"]["text"]), (&json!("push"), &json!("only you")));
+    operator.done("/v1/restore", &json!({"user": "ben"}));
+    assert_eq!(ben.told(), ("pipe_restored".to_owned(), Some("**".to_owned())));
+    ben.listen("announcements");
+}
+
+#[test]
+fn the_operator_disconnects_in_two_ways() {
+    let demo = Demo::start();
+    let (tokens, operator) = (demo.tokens(), demo.operator());
+    let mut ann = demo.connect(&tokens[0]);
+    assert_eq!(operator.done("/v1/disconnect", &json!({"user": "ann", "reconnect": true})), json!({"connections": 1}));
+    let (code, reason) = ann.closed();
+    assert!(code == 4503 && reason.starts_with("retry_after_ms="), "{code} {reason}");
+    let mut ann = demo.connect(&tokens[0]);
+    operator.done("/v1/disconnect", &json!({"user": "ann"}));
+    assert_eq!(ann.closed().0, 4403);
+    let push = operator.call("/v1/push", &json!({"to": {"user": "ann"}, "event": "message", "data": null}));
+    assert_eq!((push.status, &push.body["code"]), (404, &json!("NOT_CONNECTED")));
+}
+
+#[test]
+fn the_page_may_call_and_pages_from_elsewhere_may_not() {
+    let demo = Demo::start();
+    let operator = demo.operator();
+    let asks = "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization\r\n";
+    let allowed = operator.send("OPTIONS", "/v1/revoke", &operator.origin, asks, "");
+    let origin = format!("access-control-allow-origin: {}", operator.origin);
+    assert_eq!(allowed.status, 204);
+    for header in [&*origin, "access-control-allow-headers: authorization", "access-control-allow-methods: get, post"] {
+        assert!(allowed.has(header), "{header} is not in {}", allowed.head);
+    }
+    assert!(operator.call("/v1/restore", &json!({"user": "ann"})).has(&origin), "the page may read the answer");
+    let elsewhere = operator.send("OPTIONS", "/v1/revoke", "http://elsewhere.example", asks, "");
+    assert!(elsewhere.status == 405 && !elsewhere.head.contains("access-control-"), "{}", elsewhere.head);
+    // The origin is no credential, and the key is not for everything.
+    let keyless = operator.send("POST", "/v1/restore", &operator.origin, "", "{\"user\":\"ann\"}");
+    assert_eq!((keyless.status, &keyless.body["code"]), (401, &json!("UNAUTHENTICATED")));
+    assert_eq!(operator.call("/v1/revoke_tokens", &json!({"user": "ann"})).body["code"], "FORBIDDEN");
+}
+
+#[test]
+fn who_is_in_the_chat_is_shown_and_a_newer_token_widens() {
+    let demo = Demo::start();
+    let (page, tokens) = (demo.page(), demo.tokens());
+    let newer: Vec<String> = serde_json::from_str(between(&page, "const NEWER_TOKENS = ", ";")).expect("a list");
+    let mut ann = demo.connect(&tokens[0]);
+    let reply = ann.ask(json!({"type": "subscribe", "pipe": "team-chat", "presence": true}));
+    assert_eq!(reply["members"], json!([{"user": "ann", "name": "Ann", "connections": 1}]));
+    let mut ben = demo.connect(&tokens[1]);
+    ben.listen("team-chat");
+    let presence = ann.next();
+    let joined = (&presence["type"], &presence["joined"][0]["user"]);
+    assert_eq!(joined, (&json!("presence"), &json!("ben")), "{presence}");
+    assert_eq!(ann.publish("announcements", "may I?")["code"], "FORBIDDEN");
+    ann.socket
+        .send(Message::text(json!({"type": "refresh", "id": 2, "token": newer[0]}).to_string()))
+        .expect("it reads");
+    let frames = [ann.next(), ann.next()];
+    assert!(frames.iter().any(|frame| frame["event"] == "grants_changed"), "{frames:?}");
+    assert!(frames.iter().any(|frame| frame["id"] == 2 && frame["ok"] == true), "{frames:?}");
+    assert_eq!(ann.publish("announcements", "I may")["ok"], true);
+}
+
+#[test]
+fn stdout_is_for_the_address_alone() {
+    let mut demo = Demo::start();
+    let operator = demo.operator();
+    operator.done("/v1/revoke_all", &json!({"user": "ann"}));
+    // Whoever reads stdout gets all of it, the audit's last lines too.
+    let process = libc::pid_t::try_from(demo.process.id()).expect("a process id");
+    // SAFETY: a signal to our own child, which has not been waited for.
+    assert_eq!(unsafe { libc::kill(process, libc::SIGTERM) }, 0);
+    let mut rest = String::new();
+    demo.stdout.read_to_string(&mut rest).expect("stdout ends with the process");
+    assert_eq!(rest, "");
+    assert!(demo.process.wait().expect("it ends").success());
 }

@@ -168,7 +168,7 @@ fn other_signals_do_not_end_it() {
     let mut server = Server::start("");
     let mut ann = client(server.address);
     server.signal(libc::SIGHUP);
-    server.log_line("cannot reload");
+    server.log_line("the configuration was reloaded");
     server.signal(libc::SIGPIPE);
     ann.settle();
     assert_eq!(server.counter("open"), 1);

@@ -306,3 +306,18 @@ fn a_token_that_runs_out_ends_its_connection() {
     lasting.settle();
     assert_eq!(server.counter("closed[4401]"), 2);
 }
+
+// C29
+#[test]
+fn a_client_is_told_that_its_token_runs_out() {
+    let server = Server::start("");
+    let told = |in_s: u64| {
+        let claims = json!({"sub": "ann", "exp": unix_s() + in_s});
+        Client::connect(server.address, &sign(&claims.to_string())).settle()
+    };
+    let soon = told(30);
+    assert_eq!(soon.len(), 1, "{soon:?}");
+    assert_eq!((&soon[0]["type"], &soon[0]["event"]), (&json!("system"), &json!("expiring")));
+    assert!(soon[0]["in_s"].as_u64().is_some_and(|in_s| (20..=30).contains(&in_s)), "{soon:?}");
+    assert!(told(300).is_empty());
+}

@@ -7,8 +7,8 @@ use pipeward::protocol::frame::{append_client_frame, opcode, server_frame};
 use pipeward::protocol::message;
 
 use crate::model::rights::{Grant, Person};
-use crate::model::wire::{Item, Pass, Request, Sent, quote};
-use crate::plan::{PATTERNS, Plan, SECRET};
+use crate::model::wire::{Ids, Item, Pass, Request, Sent, quote};
+use crate::plan::{PATTERNS, PEOPLE, Plan, SECRET, SESSIONS, TEAMS, TOKEN_IDS};
 use crate::random::Random;
 
 /// One socket with the client behind it.
@@ -43,6 +43,8 @@ pub struct Socket {
     /// Does not answer pings and close frames.
     pub mute: bool,
     ids: u64,
+    /// Whose tokens it has: the place in `PEOPLE`.
+    whose: usize,
 }
 
 impl Socket {
@@ -67,6 +69,7 @@ impl Socket {
             slow,
             mute,
             ids: 0,
+            whose: 0,
         }
     }
 
@@ -77,8 +80,9 @@ impl Socket {
 
     /// Begins with a handshake.
     pub fn knock(&mut self, random: &mut Random, plan: &Plan, unix_ms: u64) {
+        self.whose = random.below(PEOPLE.len());
         let pass = if random.chance(if plan.anonymous { 75 } else { 97 }) {
-            Some(draw_pass(random, plan, unix_ms))
+            Some(draw_pass(random, plan, unix_ms, self.whose))
         } else {
             None
         };
@@ -109,7 +113,7 @@ impl Socket {
     }
 
     /// Says something. `unique` makes the data of a publish its own.
-    pub fn talk(&mut self, random: &mut Random, plan: &Plan, unique: u64) {
+    pub fn talk(&mut self, random: &mut Random, plan: &Plan, unix_ms: u64, unique: u64) {
         let observed = plan.rates.is_some();
         match random.below(100) {
             0..=1 => self.half(random),
@@ -128,11 +132,27 @@ impl Socket {
             7..=9 => self.malformed(random, observed),
             _ => {
                 let id = self.id(random, if observed { 100 } else { 75 });
-                let request = draw_request(random, plan, unique);
-                let text = encode(random, id.as_deref(), &request);
+                let mut request = match random.chance(plan.refresh_percent) {
+                    true => self.draw_refresh(random, plan, unix_ms),
+                    false => draw_request(random, plan, unique),
+                };
+                let mut text = encode(random, id.as_deref(), &request);
+                if text.len() > plan.message_bytes {
+                    request = Request::Ping;
+                    text = encode(random, id.as_deref(), &request);
+                }
                 self.text(random, plan, &text, Sent::Message { id, request });
             }
         }
+    }
+
+    /// Wants to go on with another token: mostly its own user's.
+    fn draw_refresh(&self, random: &mut Random, plan: &Plan, unix_ms: u64) -> Request {
+        if random.chance(5) {
+            return Request::Refresh { pass: None };
+        }
+        let whose = if random.chance(95) { self.whose } else { random.below(PEOPLE.len()) };
+        Request::Refresh { pass: Some(Box::new(draw_pass(random, plan, unix_ms, whose))) }
     }
 
     /// Ends the stream in good order.
@@ -271,17 +291,17 @@ fn frame(random: &mut Random, fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> 
     bytes
 }
 
-fn draw_pass(random: &mut Random, plan: &Plan, unix_ms: u64) -> Pass {
-    let people = [
-        ("ann", Some("acme"), Some("red")),
-        ("bob", Some("acme"), None),
-        ("ann", Some("globex"), Some("blue")),
-        ("zoë", None, Some("red")),
-        ("a:b", None, None),
-        ("q\"t\\", Some("globex"), None),
-    ];
-    let (id, tenant, team) = *random.pick(&people);
-    let person = Person { id: id.into(), tenant: tenant.map(Into::into), team: team.map(Into::into) };
+fn draw_pass(random: &mut Random, plan: &Plan, unix_ms: u64, whose: usize) -> Pass {
+    let (id, tenant, org, role) = PEOPLE[whose];
+    let team = if random.chance(70) { TEAMS[whose % TEAMS.len()] } else { *random.pick(&TEAMS) };
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    let person = Person { id: id.into(), tenant: text(tenant), team: text(team), org: text(org), role: text(role) };
+    let unix_s = (unix_ms / 1_000) as i64;
+    let ids = Ids {
+        token_id: random.chance(60).then(|| format!("t{}", random.below(TOKEN_IDS))),
+        session: random.chance(60).then(|| (*random.pick(&SESSIONS)).to_owned()),
+        issued_at_s: if random.chance(90) { unix_s + random.below(4) as i64 - 2 } else { 0 },
+    };
     let mut grants: Vec<Grant> = Vec::new();
     for _ in 0..random.below(8) {
         let name = (*if random.chance(70) { random.pick(&plan.pipes) } else { random.pick(&PATTERNS) }).to_owned();
@@ -293,7 +313,7 @@ fn draw_pass(random: &mut Random, plan: &Plan, unix_ms: u64) -> Pass {
     let expires_s = if random.chance(4) {
         Some(unix_ms / 1_000 - random.below(3) as u64)
     } else {
-        lives.then(|| unix_ms / 1_000 + random.between(1, 60) as u64)
+        lives.then(|| unix_ms / 1_000 + random.between(1, 150) as u64)
     };
     let listed = grants.iter().map(|grant| {
         // Anything but `true` is not granted.
@@ -302,7 +322,15 @@ fn draw_pass(random: &mut Random, plan: &Plan, unix_ms: u64) -> Pass {
     });
     let listed = listed.collect::<Vec<_>>().join(",");
     let mut claims = format!(r#"{{"sub":{},"pipes":{{{listed}}}"#, quote(&person.id));
-    for (name, value) in [("tenant", &person.tenant), ("team", &person.team)] {
+    let texts = [
+        ("tenant", &person.tenant),
+        ("team", &person.team),
+        ("org", &person.org),
+        ("role", &person.role),
+        ("jti", &ids.token_id),
+        ("sid", &ids.session),
+    ];
+    for (name, value) in texts {
         if let Some(value) = value {
             claims.push_str(&format!(r#","{name}":{}"#, quote(value)));
         }
@@ -310,13 +338,16 @@ fn draw_pass(random: &mut Random, plan: &Plan, unix_ms: u64) -> Pass {
     if let Some(at) = expires_s {
         claims.push_str(&format!(r#","exp":{at}"#));
     }
+    if ids.issued_at_s != 0 {
+        claims.push_str(&format!(r#","iat":{}"#, ids.issued_at_s));
+    }
     claims.push('}');
     let genuine = random.chance(96);
     let mut text = token::sign(if genuine { SECRET } else { b"the secret of somebody else" }, &claims);
     if !genuine && random.chance(30) {
         text.truncate(text.len() / 2);
     }
-    Pass { text, genuine, person, grants, expires_at_ms: expires_s.map(|at| at * 1_000) }
+    Pass { text, genuine, person, grants, expires_at_ms: expires_s.map(|at| at * 1_000), ids }
 }
 
 fn draw_request(random: &mut Random, plan: &Plan, unique: u64) -> Request {
@@ -411,6 +442,11 @@ fn encode(random: &mut Random, id: Option<&str>, request: &Request) -> String {
         Request::Presence => vec![("type", text("\"presence\"")), ("pipe", text("\"open:a\""))],
         Request::Action => vec![("type", text("\"action\"")), ("name", text("\"act\"")), ("args", text("{}"))],
         Request::Enqueue => vec![("type", text("\"enqueue\"")), ("queue", text("\"q\"")), ("data", text("1"))],
+        Request::Refresh { pass } => {
+            let mut members = vec![("type", text("\"refresh\""))];
+            members.extend(pass.iter().map(|pass| ("token", quote(&pass.text))));
+            members
+        }
         Request::Push => {
             vec![("type", text("\"push\"")), ("to", text("{\"user\":\"ann\"}")), ("event", text("\"e\""))]
         }

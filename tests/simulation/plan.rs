@@ -35,6 +35,25 @@ pub const PIPES: [&str; 14] = [
 /// Patterns that tokens may grant.
 pub const PATTERNS: [&str; 9] = ["room-*", "**", "open:*", "user-*", "*", "deep:**", "*:news", "lobby:*", "***"];
 
+/// Id, tenant, organisation, role.
+pub type Whose = (&'static str, Option<&'static str>, Option<&'static str>, Option<&'static str>);
+
+/// Who connects. Teams change.
+pub const PEOPLE: [Whose; 6] = [
+    ("ann", Some("acme"), Some("north"), Some("admin")),
+    ("bob", Some("acme"), Some("south"), None),
+    ("ann", Some("globex"), Some("north"), None),
+    ("zoë", None, None, Some("admin")),
+    ("a:b", None, Some("south"), Some("guest")),
+    ("q\"t\\", Some("globex"), None, None),
+];
+
+/// Teams of tokens.
+pub const TEAMS: [Option<&str>; 3] = [None, Some("red"), Some("blue")];
+/// Session ids, and so many token ids.
+pub const SESSIONS: [&str; 10] = ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9"];
+pub const TOKEN_IDS: usize = 20;
+
 const DEFINITIONS: [(&str, bool, bool); 9] = [
     ("open:{room}", true, true),
     ("user-{user.id}", true, false),
@@ -81,6 +100,10 @@ pub struct Plan {
     pub starved: usize,
     /// Of a hundred client acts, how many are publishes.
     pub publish_percent: usize,
+    /// Of a hundred steps, at how many the application wants something.
+    pub control_percent: usize,
+    /// Of a hundred requests, how many are refreshes.
+    pub refresh_percent: usize,
 }
 
 /// Rates that a busy client exceeds.
@@ -111,6 +134,7 @@ impl Plan {
             pipes.swap_remove(random.below(pipes.len()));
         }
         let timed = rates.is_none() && random.chance(25);
+        let steady = rates.is_some() || random.chance(20);
         Plan {
             workers: random.between(1, 4),
             ring_entries: 2 << random.below(3),
@@ -134,6 +158,19 @@ impl Plan {
             slow_percent: if random.chance(50) { 0 } else { random.between(10, 60) },
             starved: if random.chance(60) { 0 } else { random.between(60, 97) },
             publish_percent: random.between(20, 75),
+            control_percent: if steady { 0 } else { random.between(1, 12) },
+            refresh_percent: if steady { 0 } else { random.between(1, 10) },
+        }
+    }
+
+    /// How tokens are verified.
+    pub fn tokens() -> TokenSettings {
+        TokenSettings {
+            key: KeySource::HmacSecret(SECRET.to_vec()),
+            issuer: None,
+            audience: None,
+            leeway_s: 0,
+            require_exp: false,
         }
     }
 
@@ -144,13 +181,7 @@ impl Plan {
         config.edge.handshake_s = self.handshake_s as u32;
         config.edge.drain_s = self.drain_s as u32;
         config.auth.anonymous = self.anonymous;
-        config.auth.token = Some(TokenSettings {
-            key: KeySource::HmacSecret(SECRET.to_vec()),
-            issuer: None,
-            audience: None,
-            leeway_s: 0,
-            require_exp: false,
-        });
+        config.auth.token = Some(Plan::tokens());
         let limits = &mut config.limits;
         limits.queue_bytes = self.queue_bytes as u32;
         limits.when_slow = self.when_slow;

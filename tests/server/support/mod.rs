@@ -1,17 +1,21 @@
 //! What the tests of the running server share: [`Server`] (a process), [`Request`] and [`Raw`] (bytes and HTTP on a
-//! socket), [`Client`] (a WebSocket client that may also misbehave).
+//! socket), [`Client`] (a WebSocket client that may also misbehave), [`Api`] (the application's calls).
 //!
 //! Everything that waits does so for at most [`PATIENCE`] and then panics with what it saw instead.
 
+mod api;
 mod client;
 mod replies;
 mod server;
 mod socket;
+mod spread;
 
+pub use api::{API_KEY, Api};
 pub use client::{Client, Frame, Message, frame, opcode};
 pub use replies::{NO_RATES, assert_code, assert_forbidden, assert_ok};
 pub use server::{Counters, Launch, Server};
 pub use socket::{Raw, Request, Response};
+pub use spread::{assert_system, one_on_each, rights, token_with};
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

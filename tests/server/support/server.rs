@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, SECRET};
+use super::{API_KEY, Api, PATIENCE, SECRET};
 
 /// How a server is started.
 pub struct Launch {
@@ -20,11 +21,12 @@ pub struct Launch {
 
 impl Launch {
     /// `pipeward serve --config FILE` with this text as FILE, on a free port of 127.0.0.1 unless the text says `listen`.
-    /// Tokens are signed with [`SECRET`] unless the text has another key or `without_token_key` is called.
+    /// Tokens are signed with [`SECRET`] unless the text has another key or `without_token_key` is called. The server API
+    /// is on a free port as well and takes [`API_KEY`], unless the text has a `[control]`. The store lies beside FILE.
     pub fn new(config: &str) -> Launch {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("pipeward.toml");
-        std::fs::write(&file, config).expect("a file");
+        write_config(&file, config);
         let mut command = Command::new(env!("CARGO_BIN_EXE_pipeward"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PIPEWARD_") && name != "PIPEWARD_BACKEND" {
@@ -66,6 +68,11 @@ impl Launch {
         self
     }
 
+    /// The place of a file beside the configuration.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// What is called in the child before the program begins, such as setting its limits. It must be async-signal-safe.
     pub fn before(mut self, prepare: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static) -> Launch {
         use std::os::unix::process::CommandExt as _;
@@ -80,6 +87,7 @@ impl Launch {
         let mut server = self.spawn();
         let line = server.log_line("listening on ");
         server.address = address_in(&line);
+        server.api = Api { address: address_in(&server.log_line("server API on ")) };
         server
     }
 
@@ -91,7 +99,8 @@ impl Launch {
         let reader = log.clone();
         std::thread::spawn(move || reader.follow(stderr));
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
-        Server { child, address, log, ended: false, reports: Mutex::new(()), _directory: self.directory }
+        let (api, reports) = (Api { address }, Mutex::new(()));
+        Server { child, address, api, log, ended: false, reports, launch: Some(self) }
     }
 }
 
@@ -100,11 +109,17 @@ pub struct Server {
     child: Child,
     /// Where it listens; the first address if there are several.
     pub address: SocketAddr,
+    /// Its API for the application.
+    pub api: Api,
     log: Arc<Log>,
     ended: bool,
     reports: Mutex<()>,
-    _directory: tempfile::TempDir,
+    /// Taken when it is started once more.
+    launch: Option<Launch>,
 }
+
+/// How long the workers are given to report before they are asked again.
+const REPORT_WAIT: Duration = Duration::from_secs(2);
 
 impl Server {
     /// A server with this configuration; see [`Launch::new`].
@@ -116,6 +131,55 @@ impl Server {
     /// All addresses that it has said it listens on.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.log().iter().filter(|line| line.contains("listening on ")).map(|line| address_in(line)).collect()
+    }
+
+    /// The place of a file beside its configuration.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.launch.as_ref().expect("it was launched").path(name)
+    }
+
+    /// Replaces its configuration file and has it read again. Whether it was taken; workers may take it up a little later.
+    #[track_caller]
+    pub fn reload(&self, config: &str) -> bool {
+        let before = self.log().len();
+        write_config(&self.path("pipeward.toml"), config);
+        self.signal(libc::SIGHUP);
+        let outcome = |line: &String| {
+            let refused = line.contains("configuration was not reloaded").then_some(false);
+            refused.or(line.contains("configuration was reloaded").then_some(true))
+        };
+        let found = self.log.wait(before, |lines| lines.iter().find_map(outcome));
+        found.unwrap_or_else(|lines| panic!("nothing about a reload in the log:\n{}", lines.join("\n")))
+    }
+
+    /// Kills it (SIGKILL), whatever it does. It can be started again with what it has left behind.
+    #[track_caller]
+    pub fn kill(mut self) -> Launch {
+        assert!(self.is_running(), "it has ended by itself");
+        self.signal(libc::SIGKILL);
+        self.killed()
+    }
+
+    /// After a signal that killed it. It can be started again with what it has left behind.
+    #[track_caller]
+    pub fn killed(mut self) -> Launch {
+        assert_eq!(self.exit_code(), None);
+        self.launch.take().expect("it was launched")
+    }
+
+    /// After it has ended by itself. It can be started again with what it has left behind.
+    #[track_caller]
+    pub fn ended(mut self) -> Launch {
+        assert!(self.exit_code().is_some(), "a signal killed it");
+        self.launch.take().expect("it was launched")
+    }
+
+    /// Lets it end in its own time (SIGTERM). It can be started again with what it has left behind.
+    #[track_caller]
+    pub fn stop(mut self) -> Launch {
+        self.signal(libc::SIGTERM);
+        assert_eq!(self.exit_code(), Some(0));
+        self.launch.take().expect("it was launched")
     }
 
     /// Its process id.
@@ -161,14 +225,24 @@ impl Server {
     pub fn counters(&self) -> Counters {
         let _one_at_a_time = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, workers) = (self.log().len(), self.workers());
-        self.signal(libc::SIGUSR1);
-        let reports = self.log.wait(before, |lines| {
-            let reports: Vec<String> = lines.iter().filter(|line| is_report(line)).cloned().collect();
-            (reports.len() == workers).then_some(reports)
-        });
-        match reports {
-            Ok(reports) => Counters::sum(&reports),
-            Err(lines) => panic!("no reports of {workers} workers in the log:\n{}", lines.join("\n")),
+        let began = Instant::now();
+        loop {
+            // Said again where nobody answers: two signals that wait together are one.
+            self.signal(libc::SIGUSR1);
+            let reports = self.log.wait_for(REPORT_WAIT, before, |lines| {
+                let of = |worker: usize| {
+                    let mark = format!("worker {worker}: ");
+                    lines.iter().rfind(|line| is_report(line) && line.contains(&mark)).cloned()
+                };
+                (0..workers).map(of).collect::<Option<Vec<String>>>()
+            });
+            match reports {
+                Ok(reports) => return Counters::sum(&reports),
+                Err(lines) if began.elapsed() > PATIENCE => {
+                    panic!("no reports of {workers} workers in the log:\n{}", lines.join("\n"))
+                }
+                Err(_) => {}
+            }
         }
     }
 
@@ -267,6 +341,15 @@ impl Counters {
     }
 }
 
+/// Writes the configuration, with what every server of the tests is given.
+fn write_config(file: &Path, config: &str) {
+    let control = format!(
+        "\n[control]\nlisten = \"127.0.0.1:0\"\n[[control.key]]\nname = \"tests\"\nsecret = \"{API_KEY}\"\nallow = [\"*\"]\n"
+    );
+    let control = if config.contains("[control]") { "" } else { &control };
+    std::fs::write(file, format!("{config}{control}")).expect("a file");
+}
+
 fn is_report(line: &str) -> bool {
     line.contains(" worker ") && line.contains(": connections=")
 }
@@ -296,8 +379,17 @@ impl Log {
     }
 
     /// Waits until `find` finds something in the lines from `first` on; all lines if it does not.
-    fn wait<T>(&self, first: usize, mut find: impl FnMut(&[String]) -> Option<T>) -> Result<T, Vec<String>> {
-        let until = Instant::now() + PATIENCE;
+    fn wait<T>(&self, first: usize, find: impl FnMut(&[String]) -> Option<T>) -> Result<T, Vec<String>> {
+        self.wait_for(PATIENCE, first, find)
+    }
+
+    fn wait_for<T>(
+        &self,
+        most: Duration,
+        first: usize,
+        mut find: impl FnMut(&[String]) -> Option<T>,
+    ) -> Result<T, Vec<String>> {
+        let until = Instant::now() + most;
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(found) = find(&lines[first..]) {

@@ -5,23 +5,31 @@
 //! that worker takes the event from its ring. A publish is taken when every ring that it needs has room (13). Those
 //! that wait try again in the order in which they began to wait.
 
+pub mod control;
 pub mod observed;
+pub mod refresh;
 pub mod requests;
 pub mod rights;
 pub mod stream;
 pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
+use pipeward::auth::token::Verifier;
+use pipeward::bounds::RING_ENTRIES_PER_TURN;
 use pipeward::config::WhenSlow;
 use pipeward::protocol::codes::Code;
+use pipeward::shard::command::{Act, Answer};
 use pipeward::shard::connection::Handle;
 use pipeward::shard::input::Now;
+use pipeward::shard::revocation::Revocation;
 
 use crate::plan::Plan;
+use control::{Acknowledged, Table};
 use observed::Tallies;
 use rights::{Grant, Person, Right};
-use wire::{Expect, Item, Pass, Request, Sent, What, accept_head, frame_bytes, quote};
+use wire::{Expect, Ids, Item, Pass, Request, Sent, What, accept_head, frame_bytes, quote};
 
 /// A connection's number in the whole run; never used twice.
 pub type Client = usize;
@@ -42,6 +50,14 @@ pub struct Connection {
     pub phase: Phase,
     pub person: Option<Person>,
     pub grants: Vec<Grant>,
+    pub ids: Ids,
+    /// What the connection knows to be revoked for its user.
+    pub revoked: Vec<Arc<Revocation>>,
+    /// Unix milliseconds of the welcome.
+    pub since_ms: u64,
+    pub told_expiring: bool,
+    /// Its queue overflowed in this call, and what of the rest is queued depends on an order that is not known.
+    pub unsure: bool,
     /// Pipe → the events wanted; none: all.
     pub subscriptions: BTreeMap<String, Vec<String>>,
     pub expires_at_ms: Option<u64>,
@@ -70,13 +86,27 @@ pub struct Connection {
     pub tallies: Tallies,
 }
 
-/// An event on its way to another worker.
-pub struct Parcel {
-    pipe: String,
-    event: String,
-    text: String,
-    publisher: Client,
+/// On its way to a worker.
+pub enum Parcel {
+    Event(Event),
+    /// An event whose deliveries are to be counted, and the number of the call that asks for it.
+    Counted(Event, u64),
+    /// What else the application wants.
+    Command(Act, u64),
 }
+
+#[derive(Clone)]
+pub struct Event {
+    pub pipe: String,
+    pub event: String,
+    pub text: String,
+    pub publisher: Client,
+    /// How many had been taken when this one was.
+    pub number: u64,
+}
+
+/// Publishes what the application publishes.
+pub const APPLICATION: Client = Client::MAX;
 
 #[derive(Default)]
 pub struct Ring {
@@ -98,16 +128,37 @@ pub struct Model {
     volatile: BTreeSet<(Client, String)>,
     /// What was refused for its rate in this call.
     refusals: Vec<(Client, Sent)>,
-    /// Rates of a person, with all of their connections.
+    /// Rates of a person, with all of their connections, and after them: coming back does not fill a bucket.
     people: BTreeMap<(Option<String>, String), observed::Budget>,
     handshakes: Option<observed::Budget>,
     pub counts: BTreeMap<String, u64>,
+    /// Calendar time of the call that is under way.
+    pub unix_ms: u64,
+    pub table: Table,
+    /// Revocations that were acknowledged and are in force.
+    pub acknowledged: Vec<Acknowledged>,
+    /// By worker: the ring whose turn it is, and what it had of its turn.
+    turns: Vec<(usize, u32)>,
+    /// By worker: it took entries and has yet to ring those who wait for their room; it does when it has taken the last,
+    /// or sleeps.
+    pub unrelieved: Vec<bool>,
+    events_taken: u64,
+    /// Answers that must be given in this call of a shard: call and worker.
+    pub answers: Vec<(u64, usize, Answer)>,
+    /// Revocations that later tokens have ended, which the shards must tell.
+    pub ended: Vec<(usize, Arc<Revocation>)>,
+    /// What the records for the audit stand for, by kind and code.
+    pub records: BTreeMap<String, u64>,
+    /// What clients were told, for knowing what schedules reach.
+    pub told: BTreeMap<&'static str, u64>,
+    verifier: Verifier,
 }
 
 impl Model {
     pub fn new(plan: &Plan) -> Model {
         let workers = plan.workers;
-        let pairs = (0..workers).flat_map(|from| (0..workers).map(move |to| (from, to)));
+        // The last participant is the control thread.
+        let pairs = (0..=workers).flat_map(|from| (0..workers).map(move |to| (from, to)));
         Model {
             plan: plan.clone(),
             connections: Vec::new(),
@@ -121,6 +172,17 @@ impl Model {
             people: BTreeMap::new(),
             handshakes: None,
             counts: BTreeMap::new(),
+            unix_ms: 0,
+            table: Table::default(),
+            acknowledged: Vec::new(),
+            turns: vec![(0, 0); workers],
+            unrelieved: vec![false; workers],
+            events_taken: 0,
+            answers: Vec::new(),
+            ended: Vec::new(),
+            records: BTreeMap::new(),
+            told: BTreeMap::new(),
+            verifier: Verifier::new(&Plan::tokens()).expect("the secret is a key"),
         }
     }
 
@@ -144,6 +206,11 @@ impl Model {
             phase: Phase::Greeting { until_ms: now.ms() + self.plan.handshake_s * 1_000 },
             person: None,
             grants: Vec::new(),
+            ids: Ids::default(),
+            revoked: Vec::new(),
+            since_ms: 0,
+            told_expiring: false,
+            unsure: false,
             subscriptions: BTreeMap::new(),
             expires_at_ms: None,
             ping_at_ms: 0,
@@ -198,13 +265,30 @@ impl Model {
     /// The worker looks into its rings and at those who wait for room.
     pub fn rings(&mut self, now: Now, worker: usize) {
         self.batch += 1;
-        for from in (0..self.plan.workers).filter(|from| *from != worker) {
-            let ring = self.rings.get_mut(&(from, worker)).expect("there is a ring for each pair");
-            for parcel in std::mem::take(&mut ring.visible) {
-                self.count("events_from_workers", 1);
-                self.deliver(worker, &parcel, None);
-                self.settle(now);
+        self.unrelieved[worker] = true;
+        for _ in 0..RING_ENTRIES_PER_TURN {
+            let Some(parcel) = self.next_parcel(worker) else {
+                self.unrelieved[worker] = false;
+                break;
+            };
+            match parcel {
+                Parcel::Event(event) => {
+                    self.count("events_from_workers", 1);
+                    self.deliver(worker, &event, None);
+                }
+                Parcel::Counted(event, call) => {
+                    let count = self.deliver(worker, &event, None);
+                    self.answers.push((call, worker, Answer::Count(count)));
+                }
+                Parcel::Command(act, call) => {
+                    // What came before it goes out before what comes of it, and that before what comes after it.
+                    self.batch += 1;
+                    let answer = self.command(now, worker, &act);
+                    self.answers.push((call, worker, answer));
+                    self.batch += 1;
+                }
             }
+            self.settle(now);
         }
         self.batch += 1;
         if !self.is_observed() {
@@ -267,9 +351,23 @@ impl Model {
 
     /// Whether the worker must not sleep: an entry is there, or room for somebody who waits.
     pub fn has_work(&self, worker: usize) -> bool {
-        let entries = (0..self.plan.workers).any(|from| from != worker && self.depth(from, worker).1 > 0);
+        self.has_work_from(worker, |_| true)
+    }
+
+    /// The same, of what it must have been rung for.
+    pub fn has_rung_work(&self, worker: usize) -> bool {
+        self.has_work_from(worker, |to| !self.unrelieved[to])
+    }
+
+    fn has_work_from(&self, worker: usize, rings: impl Fn(usize) -> bool) -> bool {
+        let entries = (0..=self.plan.workers).any(|from| from != worker && self.depth(from, worker).1 > 0);
         let waits = |client: &Client| self.connections[*client].waits_for.as_ref();
-        entries || self.waiting[worker].iter().filter_map(waits).flatten().any(|to| self.has_room(worker, *to))
+        entries
+            || self.waiting[worker]
+                .iter()
+                .filter_map(waits)
+                .flatten()
+                .any(|to| rings(*to) && self.has_room(worker, *to))
     }
 
     pub fn has_room(&self, from: usize, to: usize) -> bool {
@@ -279,7 +377,8 @@ impl Model {
     /// When the worker must be looked at again.
     pub fn deadline_ms(&self, worker: usize, now: Now) -> Option<u64> {
         let of_open = |connection: &Connection| {
-            let expires = connection.expires_at_ms.map(|at| now.ms() + at.saturating_sub(now.unix_ms));
+            let notice_ms = if connection.told_expiring { 0 } else { 60_000 };
+            let expires = connection.expires_at_ms.map(|at| now.ms() + at.saturating_sub(now.unix_ms + notice_ms));
             let unfinished = connection.unfinished.map(|(_, since)| since + 30_000);
             [Some(connection.ping_at_ms), expires, unfinished, connection.leave_at_ms].into_iter().flatten().min()
         };
@@ -376,11 +475,26 @@ impl Model {
             self.close(now, client, 4503, &reason, false);
         } else if unfinished || (connection.awaits_pong && now.ms() >= connection.ping_at_ms) {
             self.close(now, client, 4408, "no answer to ping", false);
-        } else if now.ms() >= connection.ping_at_ms {
-            connection.ping_at_ms = now.ms() + self.plan.ping_s * 1_000;
-            connection.awaits_pong = connection.waits_for.is_none();
-            self.count("pings", 1);
-            self.control(client, 9, Vec::new());
+        } else {
+            if now.ms() >= connection.ping_at_ms {
+                connection.ping_at_ms = now.ms() + self.plan.ping_s * 1_000;
+                connection.awaits_pong = connection.waits_for.is_none();
+                self.count("pings", 1);
+                self.control(client, 9, Vec::new());
+            }
+            self.tell_expiring(client);
+        }
+    }
+
+    /// C29
+    fn tell_expiring(&mut self, client: Client) {
+        let connection = &mut self.connections[client];
+        let Some(at_ms) = connection.expires_at_ms else { return };
+        let in_ms = at_ms.saturating_sub(self.unix_ms);
+        if !connection.told_expiring && in_ms <= 60_000 {
+            connection.told_expiring = true;
+            *self.told.entry("expiring").or_default() += 1;
+            self.say(client, format!(r#"{{"type":"system","event":"expiring","in_s":{}}}"#, in_ms.div_ceil(1_000)));
         }
     }
 
@@ -403,6 +517,9 @@ impl Model {
         if !pass.genuine || pass.expires_at_ms.is_some_and(|at| at <= now.unix_ms) {
             return Err(Code::Unauthenticated);
         }
+        if self.table.covers_token(&pass.person, &pass.ids, now.unix_ms) {
+            return Err(Code::Revoked);
+        }
         let tenant = &pass.person.tenant;
         let same_tenant = |other: &Connection| other.person.as_ref().is_some_and(|person| person.tenant == *tenant);
         let same_person = |other: &Connection| {
@@ -417,7 +534,9 @@ impl Model {
 
     fn greet(&mut self, now: Now, client: Client, pass: Option<Pass>, subprotocol: bool) {
         if let Err(code) = self.admission(now, client, pass.as_ref()) {
-            return self.refuse(now, client, code, code.status());
+            // D12
+            let status = if code == Code::Revoked { 401 } else { code.status() };
+            return self.refuse(now, client, code, status);
         }
         self.welcome(now, client, pass, subprotocol);
     }
@@ -427,24 +546,18 @@ impl Model {
         let connection = &mut self.connections[client];
         connection.phase = Phase::Open;
         connection.ping_at_ms = now.ms() + self.plan.ping_s * 1_000;
+        connection.since_ms = now.unix_ms;
         let mut user = "null".to_owned();
         if let Some(pass) = pass {
             user = format!(r#"{{"id":{},"name":null}}"#, quote(&pass.person.id));
-            connection.person = Some(pass.person);
-            connection.grants = pass.grants;
-            connection.expires_at_ms = pass.expires_at_ms;
+            self.install(client, pass);
         }
-        let listed = connection.grants.iter().map(|grant| {
-            let Grant { name, subscribe, publish } = grant;
-            format!(r#"{}:{{"subscribe":{subscribe},"publish":{publish},"presence":false}}"#, quote(name))
-        });
-        let listed = listed.collect::<Vec<_>>().join(",");
+        let listed = self.listed(client);
+        let connection = &self.connections[client];
         let expires = connection.expires_at_ms.map_or(String::new(), |at| format!(r#","expires_at":{at}"#));
         let text = format!(
-            r#"{{"type":"welcome","protocol":1,"connection":"0-{}-{}-{:x}","user":{user},"pipes":{{{listed}}}{expires},"ping_s":{},"limits":{{"message_bytes":{},"subscriptions":{},"queue_bytes":{}}}}}"#,
-            connection.worker,
-            connection.handle.slot,
-            connection.handle.generation,
+            r#"{{"type":"welcome","protocol":1,"connection":"{}","user":{user},"pipes":{{{listed}}}{expires},"ping_s":{},"limits":{{"message_bytes":{},"subscriptions":{},"queue_bytes":{}}}}}"#,
+            connection.name(),
             self.plan.ping_s,
             self.plan.message_bytes,
             self.plan.subscriptions,
@@ -454,6 +567,7 @@ impl Model {
         let (head_bytes, text_bytes) = (head.len(), frame_bytes(text.len()));
         self.append(client, What::Accept(head), head_bytes);
         self.append(client, What::Text(text), text_bytes);
+        self.tell_expiring(client);
     }
 
     pub fn refuse(&mut self, now: Now, client: Client, code: Code, status: u16) {
@@ -473,7 +587,9 @@ impl Model {
         self.leave(client, Phase::Closing { until_ms: now.ms() + 1_000 });
         let connection = &mut self.connections[client];
         if at_once {
-            connection.expected.clear();
+            // But for the answer to the handshake and the welcome behind it, without which nothing could be read.
+            let opening = connection.expected.front().is_some_and(|one| matches!(one.what, What::Accept(_)));
+            connection.expected.truncate(if opening { 2 } else { 0 });
             connection.missing.clear();
             connection.told.clear();
         }
@@ -491,7 +607,6 @@ impl Model {
         if phase == Phase::Gone {
             connection.expected.clear();
         }
-        self.forget_person(client);
     }
 
     /// Those whose queue overflowed are closed.
@@ -505,10 +620,10 @@ impl Model {
 
     // ---- queues --------------------------------------------------------------------------------------------------
 
-    /// Queues a reply or the like.
-    pub fn say(&mut self, client: Client, text: String) {
+    /// Queues a reply or the like. False: there is no room.
+    pub fn say(&mut self, client: Client, text: String) -> bool {
         let bytes = frame_bytes(text.len());
-        self.queue(client, What::Text(text), bytes, client, false);
+        self.queue(client, What::Text(text), bytes, client, false)
     }
 
     fn control(&mut self, client: Client, opcode: u8, payload: Vec<u8>) {
@@ -516,23 +631,34 @@ impl Model {
         self.queue(client, What::Control(opcode, payload), bytes, client, false);
     }
 
-    /// False: there is no room, and the connection will be closed.
+    /// False: there is no room. The connection will be closed, or it is an event that is left out.
     fn queue(&mut self, client: Client, what: What, bytes: usize, lane: Client, optional: bool) -> bool {
-        let (limit, drops) = (self.plan.queue_bytes, self.plan.when_slow == WhenSlow::DropOldest);
+        let fits = self.fits(client, bytes);
+        let drops = self.plan.when_slow == WhenSlow::DropOldest;
         let connection = &mut self.connections[client];
-        let kept = connection.expected.iter().filter(|one| !drops || !one.what.is_event()).map(|one| one.bytes);
         let all: usize = connection.expected.iter().map(|one| one.bytes).sum();
-        if connection.sending + all + bytes > limit {
+        if connection.sending + all + bytes > self.plan.queue_bytes {
             connection.overflowed = true;
         }
-        let fits = connection.sending + kept.sum::<usize>() + bytes <= limit;
+        if connection.unsure {
+            connection.expected.push_back(Expect { what, batch: self.batch, lane, optional: true, bytes });
+            return false;
+        }
         let may_drop = drops && what.is_event();
         if !fits && !may_drop {
             self.too_slow.push(client);
             return false;
         }
         self.connections[client].expected.push_back(Expect { what, batch: self.batch, lane, optional, bytes });
-        true
+        fits
+    }
+
+    /// Whether so many bytes find room, be it that of events that may be left out.
+    pub fn fits(&self, client: Client, bytes: usize) -> bool {
+        let drops = self.plan.when_slow == WhenSlow::DropOldest;
+        let connection = &self.connections[client];
+        let kept = connection.expected.iter().filter(|one| !drops || !one.what.is_event()).map(|one| one.bytes);
+        connection.sending + kept.sum::<usize>() + bytes <= self.plan.queue_bytes
     }
 
     /// Queues what goes out whatever the limit.
@@ -544,12 +670,24 @@ impl Model {
     // ---- pipes ---------------------------------------------------------------------------------------------------
 
     pub fn may(&self, client: Client, pipe: &str, right: Right) -> bool {
+        self.decide(client, pipe, right).is_ok()
+    }
+
+    /// The code of the refusal otherwise.
+    fn decide(&self, client: Client, pipe: &str, right: Right) -> Result<(), Code> {
+        if self.is_revoked(client, pipe) {
+            return Err(Code::Revoked);
+        }
+        if self.is_granted(client, pipe, right) { Ok(()) } else { Err(Code::Forbidden) }
+    }
+
+    fn is_granted(&self, client: Client, pipe: &str, right: Right) -> bool {
         let connection = &self.connections[client];
         rights::may(connection.person.as_ref(), &connection.grants, &self.plan.definitions, pipe, right)
     }
 
     /// Other workers with subscribers.
-    fn interested(&self, worker: usize, pipe: &str) -> BTreeSet<usize> {
+    pub fn interested(&self, worker: usize, pipe: &str) -> BTreeSet<usize> {
         let subscribed = self.connections.iter().filter(|one| one.subscriptions.contains_key(pipe));
         subscribed.map(|one| one.worker).filter(|other| *other != worker).collect()
     }
@@ -563,14 +701,31 @@ impl Model {
         self.interested(worker, pipe).into_iter().filter(|to| !self.has_room(worker, *to)).collect()
     }
 
-    fn push(&mut self, from: usize, to: usize, parcel: Parcel) {
-        self.count("events_to_workers", 1);
+    pub fn push(&mut self, from: usize, to: usize, parcel: Parcel) {
         assert!(self.has_room(from, to), "a publish was taken although the ring {from}→{to} is full");
         self.rings.get_mut(&(from, to)).expect("there is a ring for each pair").staged.push_back(parcel);
     }
 
-    /// Delivers to everybody on this worker who is subscribed now.
-    fn deliver(&mut self, worker: usize, parcel: &Parcel, skip: Option<Client>) {
+    /// The next entry of a worker's rings, in the turns that `Port::pop` takes: sixteen of one, then the next ring.
+    fn next_parcel(&mut self, worker: usize) -> Option<Parcel> {
+        let participants = self.plan.workers + 1;
+        for _ in 0..=participants {
+            let (from, entries) = &mut self.turns[worker];
+            if *entries < 16
+                && let Some(ring) = self.rings.get_mut(&(*from, worker))
+                && let Some(parcel) = ring.visible.pop_front()
+            {
+                *entries += 1;
+                return Some(parcel);
+            }
+            (*from, *entries) = ((*from + 1) % participants, 0);
+        }
+        None
+    }
+
+    /// Delivers to everybody on this worker who is subscribed now. Returns how many queues took it.
+    fn deliver(&mut self, worker: usize, parcel: &Event, skip: Option<Client>) -> u64 {
+        let mut delivered = 0;
         for client in self.of_worker(worker) {
             let connection = &self.connections[client];
             let unsure = self.volatile.contains(&(client, parcel.pipe.clone())) && client != parcel.publisher;
@@ -586,10 +741,12 @@ impl Model {
                 continue;
             }
             let bytes = frame_bytes(parcel.text.len());
-            let what = What::Event { pipe: parcel.pipe.clone(), text: parcel.text.clone() };
+            let what = What::Event { pipe: parcel.pipe.clone(), text: parcel.text.clone(), number: parcel.number };
             if self.queue(client, what, bytes, parcel.publisher, unsure) {
                 self.count("events_out", 1);
+                delivered += 1;
             }
         }
+        delivered
     }
 }

@@ -282,15 +282,6 @@ impl Model {
             assert!(budget.spend(now, 1.0), "more publishes of one person than the summed rate allows: {budget:?}");
         }
     }
-
-    /// The summed budget ends with a person's last connection.
-    pub fn forget_person(&mut self, client: Client) {
-        let Some(key) = self.person_key(client) else { return };
-        let mut others = (0..self.connections.len()).filter(|other| self.connections[*other].phase == Phase::Open);
-        if !others.any(|other| self.person_key(other).as_ref() == Some(&key)) {
-            self.people.remove(&key);
-        }
-    }
 }
 
 /// The subscriptions that something changes.

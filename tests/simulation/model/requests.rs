@@ -58,8 +58,8 @@ impl Model {
                 left.map(drop).ok_or(Code::NotSubscribed)
             }),
             Request::Publish { pipe, event, data, echo } => {
-                if !self.may(client, &pipe, Right::Publish) {
-                    return self.error(client, id, Code::Forbidden, Code::Forbidden.text());
+                if let Err(code) = self.decide(client, &pipe, Right::Publish) {
+                    return self.error(client, id, code, code.text());
                 }
                 self.event(now, client, pipe, event, &data, echo);
                 self.ok(client, id);
@@ -68,17 +68,26 @@ impl Model {
                 let id = id.map_or(String::new(), |id| format!(r#","id":{id}"#));
                 self.say(client, format!(r#"{{"type":"pong"{id}}}"#));
             }
-            Request::Presence => self.error(client, id, Code::Forbidden, Code::Forbidden.text()),
+            // Nobody has that right, so only what is revoked makes a difference.
+            Request::Presence => {
+                let code = if self.is_revoked(client, "open:a") { Code::Revoked } else { Code::Forbidden };
+                self.error(client, id, code, code.text());
+            }
             Request::Action | Request::Enqueue | Request::Push if anonymous => {
                 self.error(client, id, Code::Unauthenticated, Code::Unauthenticated.text());
             }
             Request::Action => self.error(client, id, Code::UnknownAction, Code::UnknownAction.text()),
             Request::Enqueue | Request::Push => self.error(client, id, Code::Forbidden, Code::Forbidden.text()),
+            Request::Refresh { pass: None } => {
+                self.error(client, id, Code::Invalid, "There is no webhook to ask: send a newer token");
+            }
+            Request::Refresh { pass: Some(pass) } => self.refresh(now, client, id, *pass),
         }
     }
 
     fn subscribe(&mut self, client: Client, pipe: &str, presence: bool, events: &[String]) -> Result<(), Code> {
-        if presence || !self.may(client, pipe, Right::Subscribe) {
+        self.decide(client, pipe, Right::Subscribe)?;
+        if presence {
             return Err(Code::Forbidden);
         }
         let most = self.plan.subscriptions;
@@ -102,12 +111,12 @@ impl Model {
             quote(sender),
             now.unix_ms
         );
-        for to in self.interested(worker, &pipe) {
-            let parcel = Parcel { pipe: pipe.clone(), event: event.clone(), text: text.clone(), publisher: client };
-            self.push(worker, to, parcel);
+        let event = self.next_event(pipe, event, text, client);
+        for to in self.interested(worker, &event.pipe) {
+            self.count("events_to_workers", 1);
+            self.push(worker, to, Parcel::Event(event.clone()));
         }
-        let parcel = Parcel { pipe, event, text, publisher: client };
-        self.deliver(worker, &parcel, (!echo).then_some(client));
+        self.deliver(worker, &event, (!echo).then_some(client));
     }
 
     /// C7: one outcome for one pipe, all outcomes for a list of them; a name given twice counts once.
@@ -147,13 +156,13 @@ impl Model {
         }
     }
 
-    fn ok(&mut self, client: Client, id: Option<&str>) {
+    pub(super) fn ok(&mut self, client: Client, id: Option<&str>) {
         if let Some(id) = id {
             self.say(client, format!(r#"{{"type":"reply","id":{id},"ok":true}}"#));
         }
     }
 
-    fn error(&mut self, client: Client, id: Option<&str>, code: Code, error: &str) {
+    pub(super) fn error(&mut self, client: Client, id: Option<&str>, code: Code, error: &str) {
         self.count(format!("denied[{}]", code.name()), 1);
         if let Some(id) = id {
             let (name, error) = (code.name(), quote(error));

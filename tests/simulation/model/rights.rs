@@ -6,10 +6,12 @@ pub struct Person {
     pub id: String,
     pub tenant: Option<String>,
     pub team: Option<String>,
+    pub org: Option<String>,
+    pub role: Option<String>,
 }
 
 /// What a token grants on a name or pattern.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Grant {
     pub name: String,
     pub subscribe: bool,
@@ -44,6 +46,11 @@ pub fn may(person: Option<&Person>, grants: &[Grant], definitions: &[Definition]
             given(definition.subscribe, definition.publish)
                 && captures.iter().all(|(capture, value)| own(person, capture).is_none_or(|own| own == Some(*value)))
         })
+}
+
+/// Whether a name, or a pattern, is one that this pattern stands for.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    split(pattern, name).is_some()
 }
 
 /// For `{user.…}` the connection's own value, if it has one. None for a capture that may be anything.

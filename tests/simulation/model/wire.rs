@@ -12,6 +12,16 @@ pub struct Pass {
     pub grants: Vec<Grant>,
     /// Unix milliseconds.
     pub expires_at_ms: Option<u64>,
+    pub ids: Ids,
+}
+
+/// What revocations of tokens go by, besides the person.
+#[derive(Clone, Debug, Default)]
+pub struct Ids {
+    pub token_id: Option<String>,
+    pub session: Option<String>,
+    /// Absent: 0.
+    pub issued_at_s: i64,
 }
 
 /// One thing in a client's stream that has an effect when it is complete.
@@ -49,6 +59,7 @@ pub enum Request {
     Action,
     Enqueue,
     Push,
+    Refresh { pass: Option<Box<Pass>> },
 }
 
 /// Where something stands in a client's stream, in bytes from its beginning.
@@ -84,6 +95,8 @@ pub enum What {
     Event {
         pipe: String,
         text: String,
+        /// How many events had been taken when this one was.
+        number: u64,
     },
     Text(String),
     /// A text whose end is not known here.

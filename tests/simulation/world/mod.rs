@@ -7,8 +7,10 @@
 //! The clock moves in whole ticks of the timing wheel, so that the model knows when a deadline is met; how late one
 //! may be between two ticks has a property test of its own. Where rates are low it moves freely.
 
+mod control;
 mod ending;
 mod turns;
+mod wishes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::client::Socket;
 use crate::model::{Client, Model};
 use crate::plan::{EPOCH_MS, Plan};
 use crate::random::Random;
+use control::Control;
 
 /// Where a worker is in its tick.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +67,7 @@ pub struct World {
     pub random: Random,
     shared: Arc<Shared>,
     workers: Vec<Worker>,
+    control: Control,
     pub sockets: Vec<Socket>,
     /// Client of the model → socket.
     places: Vec<usize>,
@@ -88,19 +92,22 @@ impl World {
             eprintln!("{plan:#?}");
         }
         let shared = plan.shared(random.next());
-        let bells: Vec<Arc<AtomicU64>> = (0..plan.workers).map(|_| Arc::default()).collect();
+        // One more than workers: the control thread.
+        let bells: Vec<Arc<AtomicU64>> = (0..=plan.workers).map(|_| Arc::default()).collect();
         let ring = |bell: &Arc<AtomicU64>| {
             let bell = bell.clone();
             Box::new(move || {
                 bell.fetch_add(1, Relaxed);
             }) as Box<dyn Bell>
         };
-        let ports = mesh(bells.iter().map(ring).collect(), plan.ring_entries);
+        let mut ports = mesh(bells.iter().map(ring).collect(), plan.ring_entries);
+        let control = Control::new(ports.pop().expect("there is one for each bell"));
         let mono_ns = 1_024_000_000 + random.below(1_000_000) as u64;
         let mut world = World {
             model: Model::new(&plan),
             shared,
             workers: Vec::new(),
+            control,
             sockets: Vec::new(),
             places: Vec::new(),
             clients: BTreeMap::new(),
@@ -154,6 +161,12 @@ impl World {
     // ---- the schedule --------------------------------------------------------------------------------------------
 
     fn step(&mut self) {
+        if self.random.chance(self.plan.control_percent) {
+            self.application_calls();
+        }
+        if self.random.chance(40) {
+            self.calls_go_on();
+        }
         match self.random.below(100) {
             0..=64 => {
                 let worker = self.random.below(self.workers.len());
@@ -177,6 +190,7 @@ impl World {
             return self.connect();
         }
         let Some(socket) = self.any_socket(|socket| socket.talks()) else { return };
+        let unix_ms = self.now().unix_ms;
         let random = &mut self.random;
         let one = &mut self.sockets[socket];
         match random.below(200) {
@@ -187,7 +201,7 @@ impl World {
                 for _ in 0..random.between(1, burst) {
                     self.unique += 1;
                     if one.talks() {
-                        one.talk(random, &self.plan, self.unique);
+                        one.talk(random, &self.plan, unix_ms, self.unique);
                     }
                 }
             }

@@ -70,6 +70,7 @@ impl World {
         if worker.shard.has_writes() {
             return;
         }
+        self.model.unrelieved[index] = false;
         if !worker.shard.port().arm() {
             worker.restless = if has_work { 0 } else { worker.restless + 1 };
             assert!(worker.restless < 4, "worker {index} cannot sleep although there is nothing to do");
@@ -96,7 +97,7 @@ impl World {
         let now = self.now();
         let has_events = self.has_events(index);
         let next = self.next_tick();
-        let has_work = self.model.has_work(index);
+        let has_work = self.model.has_rung_work(index);
         let worker = &mut self.workers[index];
         let rung = worker.bell.load(Relaxed) != worker.heard;
         let due = worker.shard.deadline_ms().is_some_and(|at_ms| at_ms <= now.ms());
@@ -218,7 +219,9 @@ impl World {
     pub(super) fn handle(&mut self, index: usize, input: Input<'_>, tell: impl FnOnce(&mut Model, Now)) {
         let now = self.now();
         self.workers[index].shard.handle(now, input);
+        self.model.unix_ms = now.unix_ms;
         tell(&mut self.model, now);
+        self.take_answers(index);
         if self.model.is_observed() {
             self.observe(index, now);
         }
@@ -269,6 +272,15 @@ impl World {
             let handle = match output {
                 Output::Pause(handle) | Output::Resume(handle) | Output::Finish(handle) => handle,
                 Output::Close { connection, .. } => connection,
+                Output::Record(record) => {
+                    self.model.recorded(&record);
+                    continue;
+                }
+                Output::Reauthorized(revocation) => {
+                    self.model.reauthorized(index, &revocation);
+                    self.control.reauthorized.push_back(revocation);
+                    continue;
+                }
             };
             let Some(client) = self.workers[index].clients.get(&(handle.slot, handle.generation)).copied() else {
                 continue;
@@ -298,8 +310,11 @@ impl World {
                     one.closed = true;
                     self.model.leave(client, Phase::Gone);
                 }
+                Output::Record(_) | Output::Reauthorized(_) => unreachable!("taken above"),
             }
         }
+        let untold = self.model.ended.iter().find(|(worker, _)| *worker == index);
+        assert!(untold.is_none(), "ended by a later token, and not told: {untold:?}");
         for (client, connection) in self.model.connections.iter().enumerate() {
             let one = &self.sockets[self.places[client]];
             if connection.worker != index || one.closed {

@@ -1,0 +1,402 @@
+//! What else the application may do with connections, what is on record of it, and the end of the server (GD-9, E8–E10,
+//! E12, G1, G3, G4, G12, G17).
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    API_KEY, Client, NO_RATES, Request, Server, Stop, assert_code, assert_forbidden, assert_ok, assert_system,
+    one_on_each, sign, token, token_with, until,
+};
+
+fn server(workers: usize) -> Server {
+    Server::start(&format!("[edge]\nworkers = {workers}\n[limits]\n{NO_RATES}"))
+}
+
+// E8
+#[test]
+fn a_disconnect_names_a_user_a_connection_or_a_session() {
+    for workers in [1, 2, 4] {
+        let server = server(workers);
+        let all = token_with("ann", json!({"sid": "phone", "tenant": "red"}));
+        let hers = one_on_each(server.address, workers, &all);
+        let mut desk = Client::connect(server.address, &token_with("ann", json!({"sid": "desk", "tenant": "blue"})));
+        let mut ben = Client::connect(server.address, &token_with("ben", json!({})));
+        let phones = workers as u64;
+        let disconnect = |body: Value| server.api.connections("disconnect", body);
+        assert_eq!(disconnect(json!({"user": "nobody"})), 0);
+        assert_eq!(disconnect(json!({"session": "nobody's"})), 0);
+        assert_eq!(disconnect(json!({"connection": "0-0-4000-1"})), 0);
+        assert_eq!(disconnect(json!({"session": "phone"})), phones);
+        hers.into_iter().for_each(|client| drop(client.expect_close(4403)));
+        let hers = one_on_each(server.address, workers, &all);
+        assert_eq!(disconnect(json!({"user": "ann", "tenant": "red", "reconnect": true})), phones);
+        for client in hers {
+            let reason = client.expect_close(4503);
+            // C30
+            let delay = reason.strip_prefix("retry_after_ms=").and_then(|ms| ms.parse::<u64>().ok());
+            assert!(delay.is_some_and(|ms| ms > 0), "{reason:?}");
+        }
+        assert_ok(&desk.subscribe("room"));
+        assert_eq!(disconnect(json!({"connection": desk.name()})), 1);
+        desk.expect_close(4403);
+        // Nothing of it lasts: whoever comes again is let in.
+        let again = Client::connect(server.address, &all);
+        assert_eq!(disconnect(json!({"user": "ann"})), 1);
+        again.expect_close(4403);
+        assert_ok(&ben.subscribe("room"));
+    }
+}
+
+// INVARIANTS 10: with 4403 whatever was queued goes; and a slot that was used again is another connection.
+#[test]
+fn nothing_follows_a_disconnect_and_a_name_is_never_used_again() {
+    let server = server(1);
+    let ann = token_with("ann", json!({}));
+    let mut names = std::collections::BTreeSet::new();
+    for round in 0..50 {
+        let mut client = Client::connect(server.address, &ann);
+        assert_ok(&client.subscribe("room"));
+        let name = client.name();
+        assert!(names.insert(name.clone()), "{name} stands for two");
+        let gone = names.iter().find(|one| **one != name);
+        if let Some(gone) = gone {
+            assert_eq!(server.api.connections("disconnect", json!({"connection": gone})), 0, "{gone}");
+        }
+        let event = json!({"pipe": "room", "event": "e", "data": round});
+        assert_eq!(server.api.connections("disconnect", json!({"connection": name})), 1);
+        server.api.done("publish", event);
+        client.expect_close(4403);
+    }
+}
+
+// E9
+#[test]
+fn an_unsubscribe_leaves_the_grant() {
+    for workers in [1, 2, 4] {
+        let server = server(workers);
+        let mut hers = one_on_each(server.address, workers, &token("ann", &[("room", "sub,pub"), ("hall", "sub")]));
+        let mut ben = Client::connect(server.address, &token("ben", &[("**", "sub,pub")]));
+        for client in hers.iter_mut().chain([&mut ben]) {
+            assert_ok(&client.subscribe("room"));
+        }
+        assert_ok(&hers[0].subscribe("hall"));
+        let unsubscribe = |body: Value| server.api.connections("unsubscribe", body);
+        assert_eq!(unsubscribe(json!({"user": "ann", "pipe": "elsewhere"})), 0);
+        assert_eq!(unsubscribe(json!({"user": "ann", "tenant": "red", "pipe": "room"})), 0);
+        assert_eq!(unsubscribe(json!({"user": "ann", "pipe": "room"})), workers as u64);
+        assert_ok(&ben.publish("room", 1));
+        ben.expect_event("room", 1);
+        for client in &mut hers {
+            let told = client.expect_system("unsubscribed", "room");
+            assert_eq!(told["reason"], "server", "{told}");
+            assert_eq!(client.settle(), [] as [Value; 0]);
+            assert_code(&client.request(json!({"type": "unsubscribe", "pipe": "room"})), "NOT_SUBSCRIBED");
+            assert_ok(&client.publish("room", 2));
+            ben.expect_event("room", 2);
+            assert_ok(&client.subscribe("room"));
+        }
+        assert_eq!(unsubscribe(json!({"user": "ann", "pipe": "hall"})), 1, "only those that were subscribed count");
+        assert_eq!(unsubscribe(json!({"connection": hers[0].name(), "pipe": "room"})), 1);
+        assert_eq!(unsubscribe(json!({"connection": hers[0].name(), "pipe": "room"})), 0);
+    }
+}
+
+// E9: after the answer nothing of the pipe comes any more, whoever publishes meanwhile.
+#[test]
+fn nothing_follows_an_unsubscribe() {
+    let server = server(2);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let mut hers = one_on_each(server.address, 2, &token("ann", &[("room", "sub")]));
+    std::thread::scope(|scope| {
+        let _stop = Stop(&over);
+        scope.spawn(|| {
+            let mut ben = Client::connect(server.address, &token("ben", &[("room", "pub")]));
+            while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                (0..50).for_each(|number| ben.tell("room", number));
+                ben.settle();
+            }
+        });
+        for _ in 0..20 {
+            for client in &mut hers {
+                assert_ok(&client.subscribe("room"));
+            }
+            hers.iter_mut().for_each(|client| assert_eq!(client.receive()["type"], "event"));
+            assert_eq!(server.api.connections("unsubscribe", json!({"user": "ann", "pipe": "room"})), 2);
+            std::thread::sleep(Duration::from_millis(5));
+            for client in &mut hers {
+                let heard = client.settle();
+                assert_system(heard.last().expect("at least this"), "unsubscribed");
+                assert!(heard[..heard.len() - 1].iter().all(|one| one["type"] == "event"), "{heard:?}");
+            }
+        }
+    });
+}
+
+// E10, E12
+#[test]
+fn connections_are_listed_page_by_page() {
+    let server = server(4);
+    let mut clients: Vec<Client> = Vec::new();
+    for number in 0..23 {
+        let mut client = Client::connect(server.address, &token_with(&format!("user-{}", number % 5), json!({})));
+        assert_ok(&client.request(json!({"type": "subscribe", "pipes": ["room", format!("own-{number}")]})));
+        clients.push(client);
+    }
+    let mut found = std::collections::BTreeMap::new();
+    let mut after = String::new();
+    loop {
+        let page = server.api.list(&format!("/v1/connections?limit=4{after}"));
+        for one in page["connections"].as_array().expect("a list") {
+            let name = one["connection"].as_str().expect("a name").to_owned();
+            assert!(found.insert(name, one.clone()).is_none(), "twice: {one}");
+        }
+        assert!(page["connections"].as_array().is_some_and(|list| list.len() <= 4), "{page}");
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(found.len(), 23);
+    for (number, client) in clients.iter().enumerate() {
+        let one = &found[&client.name()];
+        assert_eq!((&one["user"], &one["ip"]), (&json!(format!("user-{}", number % 5)), &json!("127.0.0.1")), "{one}");
+        let pipes = one["pipes"].as_array().expect("pipes");
+        assert!(pipes.len() == 2 && pipes.contains(&json!(format!("own-{number}"))), "{one}");
+    }
+    let of_one = server.api.list("/v1/connections?user=user-3");
+    assert_eq!(of_one["connections"].as_array().map(Vec::len), Some(4), "{of_one}");
+    let stats = server.api.list("/v1/stats");
+    assert_eq!((stats["workers"].as_array().map(Vec::len), &stats["total"]["open"]), (Some(4), &json!(23)), "{stats}");
+    assert_eq!(stats["total"]["subscriptions"], 46, "{stats}");
+}
+
+/// The records so far, of a kind.
+fn records(server: &Server, kind: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(server.path("audit.log")).unwrap_or_default();
+    // The last line may be half written.
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let records = whole.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON in each line"));
+    records.filter(|record| record["kind"] == kind).collect()
+}
+
+/// The records of a kind, once there are so many.
+#[track_caller]
+fn await_records(server: &Server, kind: &str, count: usize) -> Vec<Value> {
+    until(&format!("{count} records of {kind}"), || records(server, kind).len() >= count);
+    let found = records(server, kind);
+    assert_eq!(found.len(), count, "{found:?}");
+    found
+}
+
+#[track_caller]
+fn assert_fields(record: &Value, fields: Value) {
+    for (name, value) in fields.as_object().expect("fields") {
+        assert_eq!(record.get(name), Some(value), "{name} in {record}");
+    }
+    assert!(record["ts"].as_u64().is_some_and(|ts| ts > 1_600_000_000_000), "{record}");
+}
+
+fn audited() -> Server {
+    Server::start("[edge]\nworkers = 2\n[audit]\npath = \"audit.log\"\n")
+}
+
+// GD-9, HP-6, G3, D13, INVARIANTS 33
+#[test]
+fn what_matters_is_on_record() {
+    let server = audited();
+    let grants = json!({"sub": "ann", "tenant": "red", "pipes": {"room": {"subscribe": true}}}).to_string();
+    let mut ann = Client::connect(server.address, &sign(&grants));
+    let name = ann.name();
+    let who = json!({"connection": name, "user": "ann", "tenant": "red", "ip": "127.0.0.1"});
+    assert_fields(&await_records(&server, "connect", 1)[0], who.clone());
+    Request::upgrade().token("wrong").assert_refused(server.address, 401, "UNAUTHENTICATED");
+    Request::upgrade().header("Origin", "https://evil.example").assert_refused(server.address, 403, "FORBIDDEN");
+    let refused = await_records(&server, "refused", 2);
+    let codes: Vec<&Value> = refused.iter().map(|record| &record["code"]).collect();
+    assert!(codes.contains(&&json!("UNAUTHENTICATED")) && codes.contains(&&json!("FORBIDDEN")), "{refused:?}");
+    refused.iter().for_each(|record| assert_fields(record, json!({"ip": "127.0.0.1"})));
+    // Denials of one code are gathered, and none is lost.
+    (0..7).for_each(|_| assert_forbidden(&ann.subscribe("secret-pipe")));
+    ann.tell("room", 1);
+    ann.settle();
+    let count = |records: &[Value]| -> u64 { records.iter().map(|one| one["count"].as_u64().unwrap_or(1)).sum() };
+    until("eight denials", || count(&records(&server, "denied")) == 8);
+    let denied = records(&server, "denied");
+    assert!(denied.len() <= 4, "they are gathered: {denied:?}");
+    denied.iter().for_each(|record| assert_fields(record, json!({"connection": name, "code": "FORBIDDEN"})));
+    // What the application does, with the name of its key.
+    server.api.done("revoke", json!({"user": "ann", "pipe": "ro*", "tenant": "red"}));
+    server.api.done("revoke_all", json!({"user": "ben"}));
+    server.api.done("revoke_tokens", json!({"session": "nobody's"}));
+    let revoked = await_records(&server, "revoke", 3);
+    assert_fields(
+        &revoked[0],
+        json!({"user": "ann", "tenant": "red", "pipe": "ro*", "key": "tests", "ip": "127.0.0.1"}),
+    );
+    assert_fields(&revoked[1], json!({"user": "ben", "key": "tests"}));
+    server.api.done("restore", json!({"user": "ann", "pipe": "ro*", "tenant": "red"}));
+    assert_fields(&await_records(&server, "restore", 1)[0], json!({"user": "ann", "pipe": "ro*", "key": "tests"}));
+    server.api.done("unsubscribe", json!({"user": "ann", "pipe": "room"}));
+    server.api.done("disconnect", json!({"user": "ann"}));
+    ann.expect_close(4403);
+    let admin = await_records(&server, "admin", 2);
+    assert_fields(&admin[0], json!({"user": "ann", "pipe": "room", "key": "tests", "reason": "unsubscribe"}));
+    assert_fields(&admin[1], json!({"user": "ann", "key": "tests", "reason": "disconnect"}));
+    let disconnected = await_records(&server, "disconnect", 1);
+    assert_fields(&disconnected[0], who);
+    assert_fields(&disconnected[0], json!({"close": 4403}));
+    // G3: publishing and push are not.
+    server.api.done("publish", json!({"pipe": "room", "event": "e", "data": 1}));
+    server.api.call("push", json!({"to": {"user": "ann"}, "event": "e", "data": 1}));
+    std::thread::sleep(Duration::from_millis(300));
+    await_records(&server, "admin", 2);
+}
+
+// GD-9: why we closed is told by code.
+#[test]
+fn every_close_of_ours_is_on_record() {
+    let server = audited();
+    let revoked = Client::connect(server.address, &token_with("ann", json!({"jti": "t1"})));
+    server.api.done("revoke_tokens", json!({"token": "t1"}));
+    revoked.expect_close(4402);
+    Request::upgrade().token(&token_with("ann", json!({"jti": "t1"}))).assert_refused(server.address, 401, "REVOKED");
+    let mut another = Client::connect(server.address, &token_with("ben", json!({})));
+    another.send(json!({"type": "refresh", "token": token_with("eve", json!({}))}));
+    another.expect_close(4403);
+    let expires = token_with("joe", json!({"exp": crate::support::unix_s() + 1}));
+    let mut expired = Client::connect(server.address, &expires);
+    assert_eq!(expired.closed().0, Some(4401));
+    let mut closes: Vec<(String, u64)> = await_records(&server, "disconnect", 3)
+        .iter()
+        .map(|record| (record["user"].as_str().expect("a user").to_owned(), record["close"].as_u64().expect("a code")))
+        .collect();
+    closes.sort_unstable();
+    assert_eq!(closes, [("ann".into(), 4402), ("ben".into(), 4403), ("joe".into(), 4401)]);
+    assert_fields(&await_records(&server, "refused", 1)[0], json!({"code": "REVOKED"}));
+    assert_eq!(records(&server, "internal_error"), [] as [Value; 0]);
+}
+
+// GD-9, G4: neither file nor log.
+#[test]
+fn no_token_secret_or_payload_is_on_record() {
+    let server = audited();
+    let payload = "a-payload-nobody-may-keep";
+    let tokens = [
+        token_with("ann", json!({"jti": "t1"})),
+        token_with("ben", json!({"jti": "t2"})),
+        token_with("ann", json!({"jti": "t3", "iat": 5})),
+        "a-wrong-token-nobody-may-keep".to_owned(),
+    ];
+    let mut ann = Client::connect(server.address, &tokens[0]);
+    let by_query = Request::upgrade().target(&format!("/v1/connect?token={}", tokens[1]));
+    let ben = Client::with(server.address, &by_query);
+    Request::upgrade().target(&format!("/v1/connect?token={}", tokens[3])).ask(server.address);
+    Request::upgrade().token(&tokens[3]).ask(server.address);
+    Request::upgrade().header("Cookie", "id=a-cookie-nobody-may-keep").token("x").ask(server.address);
+    assert_ok(&ann.subscribe("room"));
+    assert_ok(&ann.publish("room", payload));
+    assert_ok(&ann.request(json!({"type": "refresh", "token": tokens[2]})));
+    assert_code(&ann.request(json!({"type": "refresh", "token": tokens[3]})), "UNAUTHENTICATED");
+    server.api.done("revoke", json!({"user": "ann", "pipe": "room"}));
+    assert_code(&ann.publish("room", payload), "REVOKED");
+    ann.send_text(format!(r#"{{"type":"{payload}","id":1,"data":"{payload}"}}"#));
+    ann.send_text(payload);
+    server.api.done("push", json!({"to": {"user": "ann"}, "event": "e", "data": payload}));
+    server.api.done("publish", json!({"pipe": "room", "event": "e", "data": payload}));
+    server.api.done("revoke_tokens", json!({"token": "t2"}));
+    ben.expect_close(4402);
+    server.api.done("disconnect", json!({"user": "ann"}));
+    await_records(&server, "disconnect", 2);
+    until("the denials are told", || records(&server, "denied").len() >= 2);
+    let file = std::fs::read_to_string(server.path("audit.log")).expect("a file");
+    let log = server.log().join("\n");
+    for (what, text) in [("the audit", &file), ("the log", &log)] {
+        for token in &tokens {
+            let signature = token.rsplit('.').next().expect("a part");
+            assert!(!text.contains(signature), "{what} holds a token: {text}");
+        }
+        for secret in [payload, API_KEY, crate::support::SECRET, "a-cookie-nobody-may-keep"] {
+            assert!(!text.contains(secret), "{what} holds {secret}: {text}");
+        }
+    }
+}
+
+// GD-9: the file is complete when the process has ended by itself, and the next one writes behind it.
+#[test]
+fn the_record_is_whole_after_the_end() {
+    let server = audited();
+    for number in 0..200 {
+        server.api.done("revoke", json!({"user": format!("user-{number}"), "pipe": "room"}));
+    }
+    let server = server.stop().start();
+    server.api.done("revoke", json!({"user": "user-200", "pipe": "room"}));
+    let users: Vec<String> =
+        await_records(&server, "revoke", 201).iter().map(|one| one["user"].as_str().expect("a user").into()).collect();
+    assert_eq!(users, (0..201).map(|number| format!("user-{number}")).collect::<Vec<_>>());
+}
+
+fn status(address: std::net::SocketAddr, path: &str) -> u16 {
+    Request::get(path).header("Connection", "close").ask(address).status()
+}
+
+// G1, G12, G17
+#[test]
+fn a_drain_is_seen_on_both_listeners() {
+    let mut server = Server::start("[edge]\nworkers = 2\ndrain_s = 3\n");
+    let (edge, control) = (server.address, server.api.address);
+    for address in [edge, control] {
+        assert_eq!(status(address, "/healthz"), 200);
+        // G17: once every worker accepts.
+        until("it is ready", || status(address, "/readyz") == 200);
+    }
+    let mut hers = one_on_each(server.address, 2, &token("ann", &[("room", "sub")]));
+    hers.iter_mut().for_each(|client| assert_ok(&client.subscribe("room")));
+    server.signal(libc::SIGTERM);
+    for client in &mut hers {
+        assert_system(&client.receive(), "draining");
+    }
+    for address in [edge, control] {
+        assert_eq!((status(address, "/healthz"), status(address, "/readyz")), (200, 503), "{address}");
+    }
+    // Whoever is still there can still lose something, and it is kept.
+    let connections = server.api.connections("revoke", json!({"user": "ann", "pipe": "room"}));
+    assert!(connections <= 2);
+    for mut client in hers {
+        let mut revoked = false;
+        let code = loop {
+            match client.hear() {
+                crate::support::Message::Json(told) => revoked |= told["event"] == "pipe_revoked",
+                crate::support::Message::Close(code, _) => break code,
+                crate::support::Message::End => panic!("no close frame"),
+            }
+        };
+        assert_eq!(code, Some(4503));
+        assert!(revoked || connections < 2);
+    }
+    assert_eq!(server.exit_code(), Some(0));
+    let server = server.ended().start();
+    assert_eq!(Client::connect(server.address, &token("ann", &[("room", "sub")])).welcome["pipes"], json!({}));
+}
+
+// Nothing happens for whoever does not show a key.
+#[test]
+fn a_call_without_a_key_does_nothing() {
+    let server = server(1);
+    let mut ann = Client::connect(server.address, &token("ann", &[("room", "sub")]));
+    let body = json!({"user": "ann", "pipe": "room"}).to_string();
+    for authorization in [None, Some("Bearer the-key-of-the-test"), Some("Bearer "), Some("Basic dGVzdHM6")] {
+        let mut request = Request::get("/v1/revoke").method("POST").header("Connection", "close");
+        request = request.header("Content-Length", &body.len().to_string());
+        if let Some(authorization) = authorization {
+            request = request.header("Authorization", authorization);
+        }
+        let mut raw = crate::support::Raw::connect(server.api.address);
+        raw.send(format!("{}{body}", request.text()));
+        let response = raw.response();
+        assert_eq!((response.status(), &response.json()["code"]), (401, &json!("UNAUTHENTICATED")), "{response:?}");
+    }
+    assert_ok(&ann.subscribe("room"));
+    assert_eq!(ann.settle(), [] as [Value; 0]);
+    // The key of the application is no token of a client, nor the other way round.
+    Request::upgrade().token(API_KEY).assert_refused(server.address, 401, "UNAUTHENTICATED");
+}
