@@ -1,9 +1,9 @@
 //! The mesh under loom: every interleaving of two or three threads, as far as the preemption bounds below reach.
 //!
-//! Run with `RUSTFLAGS="--cfg loom" cargo test --release --test loom`; without the flag this file is empty. A bell is
+//! Run with `RUSTFLAGS="--cfg pipeward_loom" cargo test --release --test loom`; without the flag this file is empty. A bell is
 //! loom's `Notify`, which like an eventfd remembers one ring: a wakeup that is lost leaves all threads blocked, and loom
 //! reports the deadlock. INVARIANTS 1, 13, 14.
-#![cfg(loom)]
+#![cfg(pipeward_loom)]
 
 use ahash::RandomState;
 use loom::{

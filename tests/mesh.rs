@@ -1,5 +1,5 @@
 //! The mesh with real threads that really sleep: few slots, many entries, everybody to everybody. INVARIANTS 1, 13, 14.
-#![cfg(not(loom))]
+#![cfg(not(pipeward_loom))]
 
 use ahash::RandomState;
 use pipeward::mesh::{Bell, Counters, Pipe, Port, Registry, mesh};

@@ -63,7 +63,7 @@ impl Doorbell {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(pipeward_loom)))]
 mod tests {
     use super::*;
     use std::sync::{Arc, atomic::AtomicUsize};

@@ -17,9 +17,9 @@ pub use doorbell::{Bell, Doorbell};
 pub use port::{Counters, Port, mesh};
 pub use registry::{Full, Pipe, Registry};
 
-/// The primitives that loom replaces in order to try every interleaving (`--cfg loom`, `tests/loom.rs`).
+/// The primitives that loom replaces in order to try every interleaving (`--cfg pipeward_loom`, `tests/loom.rs`).
 mod sync {
-    #[cfg(loom)]
+    #[cfg(pipeward_loom)]
     pub use loom::{
         cell::UnsafeCell,
         sync::{
@@ -28,17 +28,17 @@ mod sync {
         },
     };
     pub use std::sync::atomic::Ordering;
-    #[cfg(not(loom))]
+    #[cfg(not(pipeward_loom))]
     pub use std::sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, fence},
     };
 
     /// `std`'s cell with the interface of loom's.
-    #[cfg(not(loom))]
+    #[cfg(not(pipeward_loom))]
     pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
-    #[cfg(not(loom))]
+    #[cfg(not(pipeward_loom))]
     impl<T> UnsafeCell<T> {
         pub fn new(value: T) -> Self {
             Self(std::cell::UnsafeCell::new(value))

@@ -286,7 +286,7 @@ fn members(mut set: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(pipeward_loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

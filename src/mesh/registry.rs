@@ -29,7 +29,7 @@ use std::{
 };
 
 /// Parts of the table with a lock each; a power of two. Loom's states grow with it.
-const SHARDS: usize = if cfg!(loom) { 1 } else { 64 };
+const SHARDS: usize = if cfg!(pipeward_loom) { 1 } else { 64 };
 
 /// There are as many pipes as there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,7 +238,7 @@ fn bit(worker: usize) -> u64 {
     1 << (worker % WORKERS_MAX)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(pipeward_loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

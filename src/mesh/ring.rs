@@ -189,7 +189,7 @@ fn ring_from<T: Send>(capacity: usize, first: usize) -> (Producer<T>, Consumer<T
     (producer, Consumer { shared, head: first, tail: first })
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(pipeward_loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

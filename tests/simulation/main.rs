@@ -13,7 +13,7 @@
 //!
 //! A failure prints its seed; `scripts/simulate SEED` plays it again, step by step. `PIPEWARD_SIMULATE_SEEDS` sets how
 //! many seeds are played, `PIPEWARD_SIMULATE_FROM` the first.
-#![cfg(not(loom))]
+#![cfg(not(pipeward_loom))]
 
 mod client;
 mod model;
