@@ -72,12 +72,8 @@ pub fn event_frame(pipe: &str, event: &str, data: &str, sender: Sender<'_>, ts_m
 const EVENT: [&str; 6] =
     [r#"{"type":"event","pipe":"#, r#","event":"#, r#","data":"#, r#","sender":"#, r#","ts":"#, "}"];
 
-/// The pipe's name in a frame that [`event_frame`] wrote. For the rare cases in which nobody else knows it any more.
-pub fn event_pipe(frame: &[u8]) -> String {
-    event_names(frame).0
-}
-
-/// The pipe's name in a frame that [`event_frame`] or [`presence`] wrote.
+/// The pipe's name in a frame that [`event_frame`] or [`presence`] wrote. For the rare cases in which nobody else knows it
+/// any more.
 pub fn pipe_of(frame: &[u8]) -> String {
     let text = server_frame(frame).and_then(|frame| std::str::from_utf8(frame.payload).ok()).unwrap_or_default();
     let behind = text.strip_prefix(EVENT[0]).or_else(|| text.strip_prefix(presence::BEGINNING)).unwrap_or_default();
@@ -87,21 +83,14 @@ pub fn pipe_of(frame: &[u8]) -> String {
 
 /// The event's name in a frame that [`event_frame`] wrote.
 pub fn event_name(frame: &[u8]) -> String {
-    event_names(frame).1
-}
-
-fn event_names(frame: &[u8]) -> (String, String) {
-    let text = server_frame(frame).and_then(|frame| std::str::from_utf8(frame.payload).ok());
-    let mut rest = text.unwrap_or_default();
-    let mut next = |before: &str| {
-        rest = rest.strip_prefix(before).unwrap_or_default();
-        let value = Scanner::new(rest).value().ok()?;
-        rest = &rest[value.text.len()..];
-        value.string().map(Cow::into_owned)
+    let text = server_frame(frame).and_then(|frame| std::str::from_utf8(frame.payload).ok()).unwrap_or_default();
+    let name = || {
+        let behind = text.strip_prefix(EVENT[0])?;
+        let pipe = Scanner::new(behind).value().ok()?;
+        let behind = behind[pipe.text.len()..].strip_prefix(EVENT[1])?;
+        Scanner::new(behind).value().ok()?.string().map(Cow::into_owned)
     };
-    let pipe = next(EVENT[0]).unwrap_or_default();
-    let event = next(EVENT[1]).unwrap_or_default();
-    (pipe, event)
+    name().unwrap_or_default()
 }
 
 /// Whatever `build` appends, as one whole WebSocket text frame.

@@ -179,7 +179,7 @@ proptest! {
         let data = format!("\"{}\"", "x".repeat(len));
         let frame = event_frame(&pipe, &event, &data, Sender::User(&user), ts_ms);
         prop_assert_eq!(frame.capacity(), frame.len());
-        prop_assert_eq!((event_pipe(&frame), event_name(&frame)), (pipe.clone(), event.clone()));
+        prop_assert_eq!((pipe_of(&frame), event_name(&frame)), (pipe.clone(), event.clone()));
         let read: Value = serde_json::from_slice(payload(&frame)).unwrap();
         prop_assert_eq!(read, json!({"type": "event", "pipe": pipe, "event": event, "data": "x".repeat(len), "sender": user, "ts": ts_ms}));
     }

@@ -10,7 +10,7 @@ use super::record::{Kind, Record};
 use crate::protocol::codes::{CloseCode, Code};
 
 /// Denials of one code are gathered for this long, in milliseconds.
-const GATHER_MS: u64 = 1_000;
+pub(super) const GATHER_MS: u64 = 1_000;
 
 impl Shard {
     pub(super) fn record_connect(&mut self, now: Now, slot: u32) {
@@ -26,7 +26,6 @@ impl Shard {
 
     /// A connection is about to be closed by us.
     pub(super) fn record_disconnect(&mut self, now: Now, slot: u32, close: CloseCode, reason: &'static str) {
-        self.tell_denials_at_once(slot);
         let mut record = self.record_of(now.unix_ms, slot, Kind::Disconnect);
         record.close = Some(close);
         record.reason = Some(reason.into());

@@ -40,10 +40,10 @@ impl Shard {
         at_once: bool,
         peer_done: bool,
     ) {
+        self.tell_denials_at_once(slot);
         if !peer_done {
             self.record_disconnect(now, slot, counted, counted.reason());
         }
-        self.tell_denials_at_once(slot);
         self.leave_people(slot);
         let State::Open(open) = std::mem::replace(&mut self.slots[slot as usize].state, State::Vacant) else { return };
         self.counters.close(counted);

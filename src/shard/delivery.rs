@@ -14,7 +14,7 @@ use super::input::Now;
 use super::outbox::{Frame, Pushed};
 use super::pipes::PipeId;
 use super::presence::Room;
-use crate::bounds::{RING_ENTRIES_PER_TURN, WRITE_BYTES_MAX};
+use crate::bounds::RING_ENTRIES_PER_TURN;
 use crate::mesh::registry::Pipe;
 use crate::protocol::encode;
 
@@ -105,8 +105,7 @@ impl Shard {
         let Some(local) = self.pipes.get(id) else { return 0 };
         let limits = &self.settings.config.limits;
         let (limit_bytes, when_slow) = (limits.queue_bytes as usize, limits.when_slow);
-        // A quarter of the queue, at most one write: whoever has this much waiting must be given a write before more comes.
-        let pressed_bytes = if limit_bytes == 0 { WRITE_BYTES_MAX } else { WRITE_BYTES_MAX.min(limit_bytes / 4) };
+        let pressed_bytes = self.pressed_bytes();
         let passing = local.passing(|| encode::event_name(frame.bytes()));
         let mut delivered = 0u64;
         for subscriber in &local.subscribers {

@@ -242,10 +242,11 @@ impl Shard {
     fn welcome(&mut self, now: Now, slot: u32, admitted: Admitted) {
         let decision = admitted.decision;
         // Looked up in the step that installs what it allows (INVARIANTS 6).
-        let revoked = decision.as_ref().and_then(|decision| self.revoked_for(now, decision));
+        let explicit = decision.as_ref().map_or_else(Explicit::default, |decision| Explicit::new(&decision.grants));
+        let revoked = decision.as_ref().and_then(|decision| self.revoked_for(now, decision, &explicit));
         let ping_at_ms = now.ms() + u64::from(self.settings.config.edge.ping_s) * 1_000;
         let open = Open {
-            explicit: decision.as_ref().map_or_else(Explicit::default, |decision| Explicit::new(&decision.grants)),
+            explicit,
             issued_at_s: decision.as_ref().and_then(|decision| decision.issued_at_s).unwrap_or(0),
             expires_at_ms: decision.as_ref().and_then(|decision| decision.expires_at_ms).unwrap_or(u64::MAX),
             token_ids: decision.as_ref().and_then(TokenIds::of),

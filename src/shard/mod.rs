@@ -240,8 +240,13 @@ impl Shard {
     /// and was not yet given a write, or one connection may have been given a write's worth since [`Shard::publish`].
     /// Otherwise those who read all the time would be called slow.
     pub fn is_pressed(&self) -> bool {
-        let queue_bytes = self.settings.config.limits.queue_bytes as usize;
-        self.pressed > 0 || self.turn_bytes >= WRITE_BYTES_MAX.min(queue_bytes / 4)
+        self.pressed > 0 || self.turn_bytes >= self.pressed_bytes()
+    }
+
+    /// A quarter of a connection's queue, at most one write: whoever has this much waiting must be given a write before more
+    /// comes. The queue is never without a limit (`Limits::queue_bytes`).
+    fn pressed_bytes(&self) -> usize {
+        WRITE_BYTES_MAX.min(self.settings.config.limits.queue_bytes as usize / 4)
     }
 
     /// Hands what was pushed over to the other workers and rings those that sleep.

@@ -329,7 +329,7 @@ impl Outbox {
             lag.dropped += 1;
             lag.place = place;
         } else {
-            let name = encode::event_pipe(frame.bytes()).into();
+            let name = encode::pipe_of(frame.bytes()).into();
             lags.push(Lag { pipe: frame.pipe, dropped: 1, place, name });
         }
     }

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use super::Shard;
+use super::auditing::GATHER_MS;
 use super::connection::{Held, State, Until};
 use super::input::Now;
 use super::output::Output;
@@ -211,7 +212,7 @@ impl Shard {
             next_ms = next_ms.min(ms + in_ms.saturating_sub(notice_ms));
         }
         if let Some(denials) = &open.denials {
-            next_ms = next_ms.min(denials.since_ms + 1_000);
+            next_ms = next_ms.min(denials.since_ms + GATHER_MS);
         }
         if open.unfinished_since_ms != 0 {
             next_ms = next_ms.min(open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX);

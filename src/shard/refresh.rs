@@ -51,7 +51,7 @@ impl Shard {
 
     fn adopt(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, decision: Decision) {
         let explicit = Explicit::new(&decision.grants);
-        let revoked = self.revoked_for(now, &decision);
+        let revoked = self.revoked_for(now, &decision, &explicit);
         let Some(open) = self.open_mut(slot) else { return };
         let (added, removed) = difference(&open.explicit, &explicit);
         let renamed = open.identity.as_ref().is_some_and(|identity| identity.name != decision.identity.name);
@@ -116,9 +116,9 @@ impl Shard {
         &mut self,
         now: Now,
         decision: &Decision,
+        explicit: &Explicit,
     ) -> Option<Box<Vec<std::sync::Arc<Revocation>>>> {
         let identity = &decision.identity;
-        let explicit = Explicit::new(&decision.grants);
         let mut entries = self.shared.revocations.of(identity.tenant.as_deref(), &identity.id, now.unix_ms);
         entries.retain(|one| {
             let ended = one.ends_by(decision.issued_at_s.unwrap_or(0), |name| explicit.rights(name));

@@ -523,17 +523,19 @@ impl Shard {
     /// A refusal: counted, and told if there is an id to tell it under (HP-6).
     pub(super) fn answer_error(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, code: Code, error: &str) {
         self.note_denial(now, slot, code, None);
+        self.reply_error(slot, id, code, error);
+    }
+
+    fn reply_error(&mut self, slot: u32, id: Option<Id<'_>>, code: Code, error: &str) {
         if let Some(id) = id {
             self.send(slot, encode::framed(|out| encode::reply_error(out, id, code, error, None)));
         }
     }
 
-    /// The same about a pipe, which the audit is told.
+    /// A refusal about a pipe, which the audit is told.
     fn answer_denied(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, code: Code, pipe: &str) {
         self.note_denial(now, slot, code, Some(pipe));
-        if let Some(id) = id {
-            self.send(slot, encode::framed(|out| encode::reply_error(out, id, code, code.text(), None)));
-        }
+        self.reply_error(slot, id, code, code.text());
     }
 
     /// The same where an anonymous connection is told that it is nobody (B21).
