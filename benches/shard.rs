@@ -3,90 +3,25 @@
 //! No socket and no kernel: bytes go into the shard, writes are taken and reported done at once. `fan-out` divided by
 //! the number of subscribers is the cost of a delivery inside the core.
 
+mod rig;
+
 use std::hint::black_box;
-use std::net::SocketAddr;
-use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pipeward::auth::decision::{Grant, Rights};
-use pipeward::auth::token::sign;
-use pipeward::config::{Config, KeySource, Rates, TokenSettings};
-use pipeward::mesh::doorbell::Bell;
-use pipeward::mesh::port::mesh;
-use pipeward::protocol::frame::{append_client_frame, opcode};
 use pipeward::shard::Shard;
 use pipeward::shard::connection::Handle;
 use pipeward::shard::grants::{Explicit, Grants};
-use pipeward::shard::input::{Input, Now};
+use pipeward::shard::input::Input;
 use pipeward::shard::pipes::PipeId;
-use pipeward::shard::shared::{Settings, Shared};
 
-const SECRET: &[u8] = b"only for benchmarks, 32 bytes...";
-
-fn shard() -> (Shard, Now) {
-    let now = Now { mono_ns: 1, unix_ms: 1_700_000_000_000 };
-    let mut config = Config::new(1);
-    config.limits.rates = Rates::default();
-    // Time passes in here without anybody answering pings.
-    config.edge.ping_s = u32::MAX;
-    config.auth.token = Some(TokenSettings {
-        key: KeySource::HmacSecret(SECRET.to_vec()),
-        issuer: None,
-        audience: None,
-        leeway_s: 0,
-        require_exp: false,
-    });
-    let shared: Arc<Shared> = Shared::new(Settings::new(config).expect("a usable key"), 7);
-    let bell: Box<dyn Bell> = Box::new(|| {});
-    let port = mesh(vec![bell], 64).pop().expect("one port");
-    (Shard::new(shared, port, now), now)
-}
-
-/// Takes all writes and reports them done. Returns the bytes.
-fn drain(shard: &mut Shard, now: Now) -> usize {
-    let mut bytes = 0;
-    while let Some((connection, chunk)) = shard.next_write() {
-        bytes += chunk.as_ref().len();
-        drop(chunk);
-        shard.handle(now, Input::Sent { connection, ok: true });
-    }
-    bytes
-}
-
-fn connect(shard: &mut Shard, now: Now, user: usize) -> Handle {
-    let claims = format!(
-        r#"{{"sub":"user-{user}","pipes":{{"team-chat":{{"subscribe":true,"publish":true,"presence":true}},"announcements":{{"subscribe":true}},"user-{user}":{{"subscribe":true}}}}}}"#
-    );
-    let mut head = format!(
-        "GET /v1/connect HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: Bearer {}\r\n\r\n",
-        sign(SECRET, &claims)
-    )
-    .into_bytes();
-    let connection = shard.accept(now, SocketAddr::from(([127, 0, 0, 1], 1000)));
-    shard.handle(now, Input::Received { connection, bytes: &mut head });
-    connection
-}
-
-fn message(text: &str) -> Vec<u8> {
-    let mut frame = Vec::new();
-    append_client_frame(&mut frame, true, opcode::TEXT, text.as_bytes(), [1, 2, 3, 4]);
-    frame
-}
+use rig::{audience, connect, drain, message, publish, shard};
 
 fn fan_out(criterion: &mut Criterion) {
-    let data = "x".repeat(126);
-    let publish = message(&format!(r#"{{"type":"publish","pipe":"team-chat","event":"m","data":"{data}"}}"#));
-    let subscribe = message(r#"{"type":"subscribe","pipe":"team-chat"}"#);
+    let publish = publish();
     let mut group = criterion.benchmark_group("publish");
     for subscribers in [0usize, 1, 100, 1000] {
-        let (mut shard, now) = shard();
-        let publisher = connect(&mut shard, now, 0);
-        for user in 1..=subscribers {
-            let connection = connect(&mut shard, now, user);
-            shard.handle(now, Input::Received { connection, bytes: &mut subscribe.clone() });
-        }
-        drain(&mut shard, now);
+        let (mut shard, now, publisher) = audience(subscribers);
         group.throughput(Throughput::Elements(subscribers.max(1) as u64));
         group.bench_function(BenchmarkId::new("128 bytes, decided and queued, subscribers", subscribers), |bencher| {
             bencher.iter_custom(|rounds| {
@@ -142,8 +77,7 @@ fn grants(criterion: &mut Criterion) {
 /// subscribe; and one encoding for all watchers when the changes are told.
 fn presence(criterion: &mut Criterion) {
     const MEMBERS: usize = 1_000;
-    let data = "x".repeat(126);
-    let publish = message(&format!(r#"{{"type":"publish","pipe":"team-chat","event":"m","data":"{data}"}}"#));
+    let publish = publish();
     let follow = message(r#"{"type":"subscribe","pipe":"team-chat"}"#);
     let watch = message(r#"{"type":"subscribe","pipe":"team-chat","presence":true}"#);
     let leave = message(r#"{"type":"unsubscribe","pipe":"team-chat"}"#);

@@ -41,6 +41,8 @@ pub struct Client {
     pub role: Role,
     /// Its descriptor; −1 before there is one.
     pub socket: i32,
+    /// The worker that serves it, where the server says so.
+    pub worker: Option<u16>,
     /// How far it has come.
     pub phase: Phase,
     /// A send is in flight: the next has to wait, or the two could be reordered.
@@ -126,6 +128,16 @@ pub fn response(bytes: &[u8]) -> Result<Option<usize>, String> {
     if accepted { Ok(Some(end + 4)) } else { Err("the upgrade has a wrong Sec-WebSocket-Accept".to_owned()) }
 }
 
+/// The worker in the `connection` of a welcome: `node-worker-slot-generation`.
+pub fn worker(welcome: &[u8]) -> Option<u16> {
+    const KEY: &[u8] = b"\"connection\":\"";
+    let name = &welcome[memchr::memmem::find(welcome, KEY)? + KEY.len()..];
+    let name = std::str::from_utf8(&name[..memchr::memchr(b'"', name)?]).ok()?;
+    let mut parts = name.split('-').skip(1);
+    let worker = parts.next()?.parse().ok();
+    parts.next().and(worker)
+}
+
 /// The subscribe message for the next groups of the role, after `asked` of them; and how many it asks for.
 pub fn subscribe(scenario: &str, role: Role, asked: u32) -> (String, u32) {
     let count = (role.group_count - asked).min(BATCH_PIPES_MAX);
@@ -155,6 +167,14 @@ mod tests {
         let refused = "HTTP/1.1 401 Unauthorized\r\n\r\n{\"code\":\"UNAUTHENTICATED\"}";
         assert!(response(refused.as_bytes()).unwrap_err().contains("401 Unauthorized {\"code\""));
         assert!(response(&vec![b'x'; HEAD_BYTES_MAX + 1]).is_err());
+    }
+
+    #[test]
+    fn the_worker_is_read_from_a_welcome_that_names_it() {
+        assert_eq!(worker(br#"{"type":"welcome","connection":"0-3-17-ab","user":{}}"#), Some(3));
+        assert_eq!(worker(br#"{"type":"welcome","connection":"12"}"#), None);
+        assert_eq!(worker(br#"{"type":"welcome","connection":"0-x-1-2"}"#), None);
+        assert_eq!(worker(b"{}"), None);
     }
 
     #[test]

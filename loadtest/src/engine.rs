@@ -32,6 +32,8 @@ pub struct Target {
     pub addresses: u32,
     /// Clients between connect and ready at one time.
     pub handshakes: usize,
+    /// Receive buffer of the clients' sockets, where not the kernel's choice.
+    pub receive_bytes: Option<i32>,
 }
 
 /// How the thread passes the time when there is nothing to do.
@@ -68,6 +70,10 @@ pub struct Engine {
     events: Vec<Event>,
     waiting: std::collections::HashMap<u32, Vec<u8>>,
     opened: usize,
+    /// Sockets with a receive in the ring.
+    receiving: usize,
+    /// Sends that go to the kernel in one call; it does not let others of this core run meanwhile.
+    pub sends_per_call: usize,
     expires_s: u64,
     scenario: &'static str,
 }
@@ -86,6 +92,8 @@ impl Engine {
             events: Vec::new(),
             waiting: std::collections::HashMap::new(),
             opened: 0,
+            receiving: 0,
+            sends_per_call: usize::MAX,
             expires_s: now_s + TOKEN_S,
             scenario: layout.scenario,
         })
@@ -143,6 +151,24 @@ impl Engine {
         }
     }
 
+    /// Ends all connections without a word, and begins again with clients that are not yet opened. The ring stays: taking it
+    /// down with thousands of receives in it would hold up every other thread of this core.
+    pub fn restart(&mut self, layout: &Layout, data_bytes: usize) -> io::Result<()> {
+        for socket in &self.sockets {
+            // SAFETY: an open descriptor of ours; that the peer is gone already is no error.
+            unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+        }
+        let begin = Instant::now();
+        while self.receiving > 0 && begin.elapsed() < STALL {
+            self.turn(Duration::from_millis(10))?;
+        }
+        self.sockets.clear();
+        self.waiting.clear();
+        self.load = Load::new(layout, data_bytes);
+        self.opened = 0;
+        Ok(())
+    }
+
     /// Serves the sockets for some time (pings are answered), without publishing.
     pub fn linger(&mut self, duration: Duration) -> io::Result<()> {
         let end = Instant::now() + duration;
@@ -187,6 +213,7 @@ impl Engine {
             if due_ns > now_ns || self.load.messages - pace.first >= exchange.messages_max {
                 return Duration::from_nanos(due_ns.saturating_sub(now_ns)).min(Duration::from_millis(100));
             }
+            self.load.lateness.saturating_record((now_ns - due_ns).max(1));
             let group = (pace.taken % u64::from(self.load.groups())) as u32;
             self.load.publish(group, exchange.window, due_ns);
             pace.taken += 1;
@@ -197,7 +224,7 @@ impl Engine {
         let index = self.opened as u32;
         let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + index % self.target.addresses);
         let source = self.target.address.ip().is_loopback().then_some(source);
-        let socket = socket(source)?;
+        let socket = socket(source, self.target.receive_bytes)?;
         let client = &mut self.load.clients[self.opened];
         client.socket = socket.as_raw_fd();
         client.phase = Phase::Connecting;
@@ -225,6 +252,7 @@ impl Engine {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        let mut sends = 0;
         for (index, buffer) in self.load.outbox.drain(..) {
             let client = &mut self.load.clients[index as usize];
             if client.phase == Phase::Lost {
@@ -236,6 +264,10 @@ impl Engine {
             } else {
                 client.sending = true;
                 self.ring.send(index, client.socket, buffer)?;
+                sends += 1;
+                if sends % self.sends_per_call == 0 {
+                    self.ring.submit()?;
+                }
             }
         }
         Ok(())
@@ -254,8 +286,12 @@ impl Engine {
             Event::Ended { client, result } if result == -libc::ENOBUFS => {
                 self.ring.receive(client, self.load.clients[client as usize].socket)?;
             }
-            Event::Ended { client, result: 0 } => self.load.lose(client, "the server ended the connection"),
+            Event::Ended { client, result: 0 } => {
+                self.receiving -= 1;
+                self.load.lose(client, "the server ended the connection");
+            }
             Event::Ended { client, result } => {
+                self.receiving -= 1;
                 self.load.lose(client, &io::Error::from_raw_os_error(-result).to_string());
             }
             Event::Sent { client, buffer, error } => self.sent(client, buffer, error)?,
@@ -286,6 +322,7 @@ impl Engine {
         let Target { host, path, credentials, .. } = &self.target;
         let request = client::request(host, path, credentials, &client::user(index), &grants, self.expires_s);
         self.load.connected(index, request);
+        self.receiving += 1;
         self.ring.receive(index, socket)
     }
 }
@@ -329,7 +366,7 @@ impl Progress {
 }
 
 /// A TCP socket, bound to `source` if given, whose close resets: a storm leaves no port in TIME_WAIT.
-fn socket(source: Option<Ipv4Addr>) -> io::Result<OwnedFd> {
+fn socket(source: Option<Ipv4Addr>, receive_bytes: Option<i32>) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the result is checked.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
     if socket < 0 {
@@ -340,6 +377,9 @@ fn socket(source: Option<Ipv4Addr>) -> io::Result<OwnedFd> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     set(&socket, libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
     set(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32)?;
+    if let Some(bytes) = receive_bytes {
+        set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &bytes)?;
+    }
     if let Some(source) = source {
         // The port is chosen at connect, so that only the pair of addresses must be unique.
         set(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1i32)?;

@@ -23,6 +23,8 @@ pub struct Layout {
     pub roles: Vec<Role>,
     /// Pipes, each with at most one publisher.
     pub groups: u32,
+    /// Latencies are also kept apart by whether an event crossed from one worker to another.
+    pub split: bool,
 }
 
 /// What went wrong apart from the counting of events.
@@ -41,6 +43,8 @@ pub struct Trouble {
 /// A pipe and its publisher.
 struct Group {
     publisher: Option<u32>,
+    /// The worker of its publisher, where the server says so.
+    worker: Option<u16>,
     subscribers: u32,
     sent: u32,
     /// Deliveries of the current window that are still awaited.
@@ -68,6 +72,13 @@ pub struct Load {
     pub spare: Vec<Vec<u8>>,
     /// Time from the intended sending to the arrival of each event, in nanoseconds.
     pub latency: Histogram<u64>,
+    /// The same, of events whose publisher and subscriber the same worker serves; with `split` only.
+    pub same_worker: Histogram<u64>,
+    /// The same, of events that crossed from one worker to another; with `split` only.
+    pub across_workers: Histogram<u64>,
+    split: bool,
+    /// How late this program itself was with publishes that had their time, in nanoseconds.
+    pub lateness: Histogram<u64>,
     /// Time from opening to the last reply to a subscribe, in nanoseconds.
     pub opening: Histogram<u64>,
     /// Publishes sent.
@@ -76,6 +87,8 @@ pub struct Load {
     pub deliveries: u64,
     /// Deliveries still awaited.
     pub outstanding: u64,
+    /// Pings answered.
+    pub pings: u64,
     /// Clients in phase `Ready`.
     pub ready: usize,
     /// What went wrong.
@@ -90,7 +103,14 @@ impl Load {
             .map(|group| {
                 let pipe = client::pipe(name, group);
                 let head = format!(r#"{{"type":"publish","pipe":"{pipe}","event":"load","data":"#);
-                Group { publisher: None, subscribers: 0, sent: 0, awaited: 0, head: head.into_bytes().into() }
+                Group {
+                    publisher: None,
+                    worker: None,
+                    subscribers: 0,
+                    sent: 0,
+                    awaited: 0,
+                    head: head.into_bytes().into(),
+                }
             })
             .collect();
         let mut lanes = 0;
@@ -99,6 +119,7 @@ impl Load {
             clients.push(Client {
                 role: *role,
                 socket: -1,
+                worker: None,
                 phase: Phase::Unopened,
                 sending: false,
                 lane_first: lanes,
@@ -128,10 +149,15 @@ impl Load {
             delivered: Vec::new(),
             spare: Vec::new(),
             latency: histogram(),
+            same_worker: histogram(),
+            across_workers: histogram(),
+            split: layout.split,
+            lateness: histogram(),
             opening: histogram(),
             messages: 0,
             deliveries: 0,
             outstanding: 0,
+            pings: 0,
             ready: 0,
             trouble: Trouble::default(),
         }
@@ -162,6 +188,13 @@ impl Load {
         self.outstanding += awaited;
         self.messages += u64::from(window);
         self.outbox.push((publisher, out));
+    }
+
+    /// Latencies begin anew.
+    pub fn forget_latencies(&mut self) {
+        for latency in [&mut self.latency, &mut self.same_worker, &mut self.across_workers, &mut self.lateness] {
+            latency.reset();
+        }
     }
 
     /// The TCP connection of a client stands; `request` upgrades it.
@@ -269,7 +302,13 @@ impl Load {
         if !self.lanes.accept((client.lane_first + offset) as usize, stamp.sequence, group.sent) {
             return;
         }
-        self.latency.saturating_record(now_ns.saturating_sub(stamp.sent_ns).max(1));
+        let latency_ns = now_ns.saturating_sub(stamp.sent_ns).max(1);
+        self.latency.saturating_record(latency_ns);
+        if self.split {
+            let same = client.worker == group.worker;
+            let latency = if same { &mut self.same_worker } else { &mut self.across_workers };
+            latency.saturating_record(latency_ns);
+        }
         self.deliveries += 1;
         self.outstanding -= 1;
         group.awaited -= 1;
@@ -283,6 +322,7 @@ impl Load {
         match opcode {
             frame::TEXT => self.text(index, payload, now_ns),
             frame::PING => {
+                self.pings += 1;
                 let mut out = Vec::new();
                 frame::append(&mut out, frame::PONG, payload, self.masks.next());
                 self.outbox.push((index, out));
@@ -314,7 +354,19 @@ impl Load {
         } else if (phase == Phase::Welcoming && has(br#""welcome""#))
             || (phase == Phase::Subscribing && has(br#""reply""#))
         {
+            if phase == Phase::Welcoming {
+                self.welcomed(index, payload);
+            }
             self.advance(index, now_ns);
+        }
+    }
+
+    /// Notes which worker serves it.
+    fn welcomed(&mut self, index: u32, welcome: &[u8]) {
+        let client = &mut self.clients[index as usize];
+        client.worker = client::worker(welcome);
+        if let Some(group) = client.role.publishes {
+            self.groups[group as usize].worker = client.worker;
         }
     }
 

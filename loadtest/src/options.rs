@@ -3,11 +3,14 @@
 use std::net::{SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::scale;
 use crate::scenario::Scenario;
 use crate::server::Kind;
 use crate::stamp;
+use crate::suite;
+use crate::tails;
 
 /// Load a realtime server with thousands of WebSocket clients and count every delivery.
 ///
@@ -19,13 +22,17 @@ use crate::stamp;
 pub struct Options {
     /// What to run.
     #[command(subcommand)]
-    pub scenario: Scenario,
+    pub command: Command,
     /// Server to start
     #[arg(long, global = true, value_enum, default_value = "pipeward", conflicts_with_all = ["url", "compare"])]
     pub server: Kind,
     /// Pipeward and the baseline in turns, with ratios
     #[arg(long, global = true, conflicts_with = "url")]
     pub compare: bool,
+    /// The same server with so many workers in turns, with ratios
+    #[arg(long, global = true, value_name = "N", conflicts_with_all = ["url", "compare"],
+        value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub compare_workers: Option<u16>,
     /// Load a running server instead: ws://HOST:PORT/PATH
     #[arg(long, global = true)]
     pub url: Option<String>,
@@ -41,10 +48,10 @@ pub struct Options {
     /// Binary of the server (with --compare: of Pipeward) [default: beside this program]
     #[arg(long, global = true, value_name = "PATH")]
     pub bin: Option<PathBuf>,
-    /// Binary of the baseline with --compare [default: beside this program]
-    #[arg(long, global = true, value_name = "PATH", requires = "compare")]
+    /// Binary of the baseline with --compare and report [default: beside this program]
+    #[arg(long, global = true, value_name = "PATH")]
     pub baseline_bin: Option<PathBuf>,
-    /// Rounds, each with a fresh server [default: 3 with --compare, else 1]
+    /// Rounds, each with a fresh server [default: 3 where servers are compared, else 1]
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: Option<u32>,
     /// Bytes of the `data` of a publish, quotes included
@@ -63,6 +70,10 @@ pub struct Options {
     /// Where there are two cores or more: the server on the first ones, the clients on the last
     #[arg(long, global = true, value_enum, default_value = "auto")]
     pub pin: Pin,
+    /// Server and clients before all other programs of their cores (SCHED_FIFO; as root): latencies on a machine that is
+    /// not quiet. The clients sleep. Not with --pin stacked; in a report for the rows about latency
+    #[arg(long, global = true)]
+    pub realtime: bool,
     /// How the clients wait; auto spins where they have a core of their own
     #[arg(long, global = true, value_enum, default_value = "auto")]
     pub wait: WaitOption,
@@ -80,11 +91,28 @@ pub struct Options {
     pub quiet: bool,
 }
 
+/// One scenario, or several that belong together.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// One scenario.
+    #[command(flatten)]
+    Scenario(Scenario),
+    /// Every scenario against the baseline, on one page: Markdown and HTML with charts
+    Report(suite::Options),
+    /// What others feel: slow consumers, a hot pipe, a reconnect storm, large payloads; p99 with and without, in one run
+    Tails(tails::Options),
+    /// Idle connections of several servers at once, each with a load process of its own: user and kernel memory
+    Scale(scale::Options),
+}
+
 /// Whether cores are assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Pin {
     /// Where there are two or more.
     Auto,
+    /// All workers of the server on the first core, the clients on the last: what a delivery costs with several workers
+    /// and with one can then be compared, for the bytes take the same way.
+    Stacked,
     /// Never.
     Off,
 }
@@ -114,7 +142,12 @@ pub struct Url {
 impl Options {
     /// Rounds to run.
     pub fn rounds(&self) -> u32 {
-        self.rounds.unwrap_or(if self.compare { 3 } else { 1 })
+        self.rounds.unwrap_or(if self.compare || self.compare_workers.is_some() { 3 } else { 1 })
+    }
+
+    /// Whether server and clients go before other programs. Workers that share a core would never give way to each other.
+    pub fn is_realtime(&self) -> bool {
+        self.realtime && self.pin != Pin::Stacked
     }
 
     /// Addresses to connect from: neither the ports of one address nor its share of pending handshakes may run out.

@@ -75,7 +75,8 @@ pub fn slab_bytes() -> Option<u64> {
     kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "Slab:")
 }
 
-fn kilobytes(text: &str, key: &str) -> Option<u64> {
+/// A line of `/proc/meminfo` and its like, in bytes.
+pub fn kilobytes(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
@@ -127,6 +128,25 @@ pub fn pin(cores: &[usize]) -> io::Result<()> {
         libc::sched_setaffinity(0, size_of_val(&set), &set)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Puts the calling thread before all others of its core (`SCHED_FIFO`), or back among them. It must sleep when it has
+/// nothing to do. False: not allowed.
+pub fn first_on_its_core(first: bool) -> bool {
+    // Those that it starts while it is first are not. The flag must go again: it would also take their niceness away.
+    let policy = if first { libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK } else { libc::SCHED_OTHER };
+    schedule(policy, i32::from(first))
+}
+
+/// The same for the calling thread and those that it starts. Safe between fork and exec: it allocates nothing.
+pub fn first_on_its_core_for_good() -> bool {
+    schedule(libc::SCHED_FIFO, 1)
+}
+
+fn schedule(policy: i32, priority: i32) -> bool {
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: reads one sched_param; 0 is the calling thread.
+    unsafe { libc::sched_setscheduler(0, policy, &parameters) == 0 }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What was measured: one record for each round, medians of the rounds and of their ratios, as JSON. The
 //! human form is [`table`]'s.
 
+use std::io::Write;
+
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -71,6 +73,10 @@ pub struct Measurement {
     pub per_s: f64,
     /// Of deliveries, from the intended sending; of connections, from opening to the reply to the subscribe.
     pub latency: Option<Latency>,
+    /// Of deliveries that one worker made from end to end; scenario `cross`, where the server names its workers.
+    pub same_worker: Option<Latency>,
+    /// Of deliveries that crossed from one worker to another.
+    pub across_workers: Option<Latency>,
     /// Memory at several counts.
     pub memory: Option<Memory>,
     /// Resident memory of the server at the end.
@@ -131,6 +137,8 @@ pub struct Summary {
     pub p99_us: Option<f64>,
     /// 99.9th percentile.
     pub p999_us: Option<f64>,
+    /// Median latency across workers less that on one worker: what crossing adds, in microseconds.
+    pub crossing_us: Option<f64>,
     /// Resident memory for one more connection, in bytes.
     pub rss_bytes_per_connection: Option<f64>,
 }
@@ -147,6 +155,8 @@ pub struct Report {
     /// The first server's figures divided by the second's, where two were compared: the median of the rounds' ratios.
     /// A machine may change its speed by half between rounds, seldom within one.
     pub ratios: Option<Summary>,
+    /// The ratios of each round.
+    pub ratio_rounds: Vec<Summary>,
     /// Every round.
     pub measurements: Vec<Measurement>,
 }
@@ -182,6 +192,17 @@ impl Measurement {
         self.first_trouble.clone_from(&trouble.first);
     }
 
+    /// Cores that the server and the network threads of its cores were busy on.
+    pub fn cpu_share(&self) -> Option<f64> {
+        let cpu_ns = self.server_cpu_ns? + self.softirq_cpu_ns;
+        (self.seconds > 0.0).then(|| cpu_ns as f64 / 1e9 / self.seconds)
+    }
+
+    /// What crossing from one worker to another adds to the median latency.
+    pub fn crossing_us(&self) -> Option<f64> {
+        Some(self.across_workers?.p50_us - self.same_worker?.p50_us)
+    }
+
     /// The share of its time in which the server waited for a core that others than the kernel's network threads had.
     pub fn disturbance(&self) -> f64 {
         let cpu = self.server_cpu_ns.unwrap_or(0) as f64;
@@ -209,12 +230,12 @@ impl Report {
             }
         }
         let summaries: Vec<_> = servers.iter().map(|server| Summary::of(server, &measurements)).collect();
-        let ratios = match servers[..] {
-            [first, second] => Some(Summary::ratios(first, second, &measurements)),
-            _ => None,
+        let ratio_rounds = match servers[..] {
+            [first, second] => Summary::ratios(first, second, &measurements),
+            _ => Vec::new(),
         };
-        let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-        Self { machine: machine(), command, summaries, ratios, measurements }
+        let ratios = ratio_rounds.first().map(|first| Summary::median(first.server.clone(), &ratio_rounds));
+        Self { machine: machine(), command: command(), summaries, ratios, ratio_rounds, measurements }
     }
 
     /// Every round is clean.
@@ -224,11 +245,8 @@ impl Report {
 
     /// Writes the report to stdout.
     pub fn print(&self, json: bool) {
-        if json {
-            println!("{}", serde_json::to_string_pretty(self).expect("numbers and strings serialise"));
-        } else {
-            print!("{}", table::text(self));
-        }
+        let data = || serde_json::to_string_pretty(self).expect("numbers and strings serialise");
+        say(&if json { data() } else { table::text(self) });
     }
 }
 
@@ -239,7 +257,7 @@ impl Summary {
     }
 
     /// The figures of one round.
-    fn one(measurement: &Measurement) -> Self {
+    pub fn one(measurement: &Measurement) -> Self {
         let latency = measurement.latency;
         let rss = measurement.memory.as_ref().and_then(|memory| memory.rss);
         Self {
@@ -249,6 +267,7 @@ impl Summary {
             p50_us: latency.map(|latency| latency.p50_us),
             p99_us: latency.map(|latency| latency.p99_us),
             p999_us: latency.map(|latency| latency.p999_us),
+            crossing_us: measurement.crossing_us(),
             rss_bytes_per_connection: rss.map(|line| line.slope),
         }
     }
@@ -262,18 +281,21 @@ impl Summary {
             p50_us: median(|round| round.p50_us),
             p99_us: median(|round| round.p99_us),
             p999_us: median(|round| round.p999_us),
+            crossing_us: median(|round| round.crossing_us),
             rss_bytes_per_connection: median(|round| round.rss_bytes_per_connection),
         }
     }
 
-    fn ratios(first: &str, second: &str, measurements: &[Measurement]) -> Self {
+    fn ratios(first: &str, second: &str, measurements: &[Measurement]) -> Vec<Self> {
         let of = |server: &str, round: u32| {
             measurements.iter().find(|m| m.server == server && m.round == round).map(Self::one)
         };
         let rounds = measurements.iter().filter(|measurement| measurement.server == first);
-        let ratios: Vec<Self> =
-            rounds.filter_map(|ours| Some(Self::one(ours).over(&of(second, ours.round)?))).collect();
-        Self::median(format!("{first} / {second}"), &ratios)
+        let over = |ours: &Measurement| {
+            let ratio = Self::one(ours).over(&of(second, ours.round)?);
+            Some(Self { server: format!("{first} / {second}"), ..ratio })
+        };
+        rounds.filter_map(over).collect()
     }
 
     fn over(&self, other: &Self) -> Self {
@@ -285,12 +307,14 @@ impl Summary {
             p50_us: ratio(self.p50_us, other.p50_us),
             p99_us: ratio(self.p99_us, other.p99_us),
             p999_us: ratio(self.p999_us, other.p999_us),
+            crossing_us: None,
             rss_bytes_per_connection: ratio(self.rss_bytes_per_connection, other.rss_bytes_per_connection),
         }
     }
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+/// The middle one, or the mean of the two in the middle.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {
@@ -300,7 +324,18 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
-fn machine() -> String {
+/// Writes to stdout, with a line's end. Who does not want to hear it is no error.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
+
+/// The command line, without the program.
+pub fn command() -> String {
+    std::env::args().skip(1).collect::<Vec<_>>().join(" ")
+}
+
+/// Kernel release and processor.
+pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");
     let model =

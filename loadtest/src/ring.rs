@@ -103,7 +103,7 @@ impl Ring {
         let entry = opcode::Connect::new(Fd(socket), pointer.cast(), size_of::<libc::sockaddr_in>() as u32).build();
         self.push(entry.user_data(CONNECT | u64::from(client)))?;
         // The kernel copies the address at submission.
-        self.io.submit().map(|_| ())
+        self.submit()
     }
 
     /// Receives from a socket until it ends.
@@ -119,6 +119,11 @@ impl Ring {
         });
         self.sends[slot as usize] = Some(Send { client, socket, buffer, done: 0 });
         self.push_send(slot)
+    }
+
+    /// Submits what is waiting.
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.io.submit().map(|_| ())
     }
 
     /// Submits what is waiting, and waits up to `wait` for a completion (none: does not enter the kernel if there is

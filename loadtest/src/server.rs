@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -56,6 +56,14 @@ pub struct Settings {
     pub small_pages: bool,
     /// Signs the tokens.
     pub secret: String,
+    /// `limits.queue_bytes` of Pipeward.
+    pub queue_bytes: u32,
+    /// `limits.when_slow` of Pipeward: leave the oldest out instead of closing.
+    pub drop_oldest: bool,
+    /// `edge.ping_s` of Pipeward, where not its default.
+    pub ping_s: Option<u32>,
+    /// Before all other programs of its cores.
+    pub realtime: bool,
 }
 
 /// Time for it to become ready.
@@ -71,6 +79,8 @@ pub struct Server {
     address: SocketAddrV4,
     /// What it writes to stderr; the file has no name any more.
     errors: fs::File,
+    /// Its configuration and its store; several servers may run at once.
+    folder: PathBuf,
 }
 
 impl Server {
@@ -78,8 +88,9 @@ impl Server {
     pub fn start(settings: &Settings) -> Result<Self, String> {
         let binary = locate(settings)?;
         let address = free_address().map_err(|error| format!("no free port: {error}"))?;
-        let name = format!("pipeward-loadtest-{}-{}", std::process::id(), address.port());
-        let (config, log) = (temporary(&name, "toml"), temporary(&name, "log"));
+        let folder = temporary(&format!("pipeward-loadtest-{}-{}", std::process::id(), address.port()));
+        fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let (config, log) = (folder.join("pipeward.toml"), folder.join("log"));
         let mut command = Command::new(&binary);
         match settings.kind {
             Kind::Baseline => {
@@ -94,12 +105,14 @@ impl Server {
         let copy = errors.try_clone().map_err(|error| error.to_string())?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(copy);
         prepare(&mut command, settings);
-        let ready = command.spawn().map_err(|error| format!("{}: {error}", binary.display())).and_then(|child| {
-            let mut server = Self { child, address, errors };
+        let spawned = command.spawn().map_err(|error| format!("{}: {error}", binary.display()));
+        let ready = spawned.and_then(|child| {
+            let mut server = Self { child, address, errors, folder: folder.clone() };
             server.await_ready(settings.kind).map(|()| server)
         });
-        // Read by now, or never.
-        let _ = fs::remove_file(&config);
+        if ready.is_err() {
+            let _ = fs::remove_dir_all(&folder);
+        }
         ready
     }
 
@@ -153,6 +166,7 @@ impl Drop for Server {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -172,14 +186,22 @@ fn locate(settings: &Settings) -> Result<PathBuf, String> {
 /// Everything that happens between fork and exec.
 fn prepare(command: &mut Command, settings: &Settings) {
     let cores = settings.cores.clone();
-    let small_pages = settings.small_pages;
+    let (small_pages, realtime) = (settings.small_pages, settings.realtime);
+    let parent = std::process::id() as i32;
     let actions = move || {
         if let Some(cores) = &cores {
             process::pin(cores)?;
         }
+        if realtime && !process::first_on_its_core_for_good() {
+            return Err(io::Error::last_os_error());
+        }
         // SAFETY: plain system calls on this process; they allocate nothing.
         unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // Nobody tells of a parent that was gone before that.
+            if libc::getppid() != parent {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
             if small_pages {
                 libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
             }
@@ -190,14 +212,17 @@ fn prepare(command: &mut Command, settings: &Settings) {
     unsafe { command.pre_exec(actions) };
 }
 
-/// No limit that a load test could meet.
+/// No limit that a load test could meet, but those that it asks for.
 fn configuration(settings: &Settings, address: SocketAddrV4) -> String {
     let off = "{ per_s = 0, burst = 0 }";
+    let ping = settings.ping_s.map_or_else(String::new, |ping_s| format!("ping_s = {ping_s}\n"));
+    let when_slow = if settings.drop_oldest { "drop_oldest" } else { "close" };
+    let Settings { workers, secret, queue_bytes, .. } = settings;
     format!(
-        "[edge]\nlisten = \"{address}\"\nworkers = {}\n\n[auth.token]\nhmac_secret = \"{}\"\n\n[limits]\n\
-         connections = 0\nhandshakes_per_s = 0\nsubscriptions = 0\nqueue_bytes = 16777216\n\
-         message = {off}\npublish = {off}\nsubscribe = {off}\nbytes = {off}\n",
-        settings.workers, settings.secret
+        "[edge]\nlisten = \"{address}\"\nworkers = {workers}\n{ping}\n[control]\nlisten = \"127.0.0.1:0\"\n\n[auth.token]\nhmac_secret = \"{secret}\"\n\n\
+         [limits]\nconnections = 0\nhandshakes_per_s = 0\nsubscriptions = 0\n\
+         queue_bytes = {queue_bytes}\nwhen_slow = \"{when_slow}\"\n\
+         message = {off}\npublish = {off}\nsubscribe = {off}\nbytes = {off}\n"
     )
 }
 
@@ -218,8 +243,8 @@ fn free_address() -> io::Result<SocketAddrV4> {
     Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
 }
 
-fn temporary(name: &str, extension: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("{name}.{extension}"))
+fn temporary(name: &str) -> PathBuf {
+    std::env::temp_dir().join(name)
 }
 
 /// A new file that is gone when everybody has closed it, also if this process is killed.
@@ -243,7 +268,10 @@ mod tests {
     fn settings(binary: &str) -> Settings {
         let binary = Some(PathBuf::from(binary));
         let secret = "x".repeat(32);
-        Settings { kind: Kind::Baseline, workers: 1, binary, cores: None, small_pages: false, secret }
+        let (queue_bytes, drop_oldest, ping_s) = (1 << 20, false, None);
+        let kind = Kind::Baseline;
+        let (cores, small_pages, realtime) = (None, false, false);
+        Settings { kind, workers: 1, binary, cores, small_pages, secret, queue_bytes, drop_oldest, ping_s, realtime }
     }
 
     #[test]
@@ -254,7 +282,7 @@ mod tests {
 
     #[test]
     fn what_the_server_said_before_it_ended_is_told() {
-        let script = temporary(&format!("pipeward-loadtest-test-{}", std::process::id()), "sh");
+        let script = temporary(&format!("pipeward-loadtest-test-{}.sh", std::process::id()));
         fs::write(&script, "#!/bin/sh\necho 'no such key' >&2\nexit 2\n").unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
         let error = Server::start(&settings(script.to_str().unwrap())).err().unwrap();

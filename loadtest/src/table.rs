@@ -26,6 +26,12 @@ pub fn text(report: &Report) -> String {
         let rows: Vec<_> = rows.chain(ratios).collect();
         text += &table(&["server", "CPU µs", "per s", "p50 µs", "p99 µs", "p99.9 µs", "RSS B/conn"], &rows);
     }
+    let crossings: Vec<Vec<String>> = report.measurements.iter().filter_map(crossing_row).collect();
+    if !crossings.is_empty() {
+        text += "\nby where the two ends of a pair are\n";
+        text +=
+            &table(&["server", "round", "one worker, p50 µs", "p99 µs", "two workers, p50 µs", "p99 µs"], &crossings);
+    }
     if report.measurements.iter().any(|measurement| measurement.disturbance() > DISTURBANCE_MAX) {
         let worst = report.measurements.iter().map(Measurement::disturbance).fold(0.0, f64::max);
         let _ = writeln!(
@@ -71,6 +77,13 @@ fn speed_row(measurement: &Measurement) -> Vec<String> {
     ]
 }
 
+fn crossing_row(measurement: &Measurement) -> Option<Vec<String>> {
+    let (same, across) = (measurement.same_worker?, measurement.across_workers?);
+    let mut row = vec![measurement.server.clone(), measurement.round.to_string()];
+    row.extend([same.p50_us, same.p99_us, across.p50_us, across.p99_us].map(|us| number(Some(us), 1)));
+    Some(row)
+}
+
 fn memory_row(measurement: &Measurement) -> Vec<String> {
     let memory = measurement.memory.as_ref();
     let rss = memory.and_then(|memory| memory.rss);
@@ -94,12 +107,13 @@ fn fault_count(measurement: &Measurement) -> String {
     format!("{}{unfinished}", counted + told)
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+/// A figure with so many digits, or a dash.
+pub fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
 /// Columns as wide as they must be; the first to the left, the others to the right.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut lines = vec![head.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
     lines.extend_from_slice(rows);
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);

@@ -127,6 +127,53 @@ fn comparing_runs_both_in_turns() {
 }
 
 #[test]
+fn tails_measure_the_same_clients_with_and_without() {
+    let binary = baseline().to_str().unwrap();
+    for (kind, small) in
+        [("slow", [""; 2]), ("hot", ["--quiet-pipes", "40"]), ("storm", ["--storm", "40"]), ("large", [""; 2])]
+    {
+        let mut arguments =
+            vec!["tails", kind, "--pairs", "1", "--seconds", "0.5", "--server", "baseline", "--bin", binary];
+        arguments.extend(small.iter().filter(|word| !word.is_empty()));
+        let output = loadtest(&arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{kind}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_str(&text).unwrap();
+        let outcome = &report["outcomes"][0];
+        assert_eq!((&outcome["name"], &outcome["clean"]), (&kind.into(), &true.into()), "{outcome}");
+        let pair = &outcome["pairs"][0];
+        for phase in ["quiet", "disturbed"] {
+            assert!(pair[phase]["latency"]["samples"].as_u64().unwrap() >= 400, "{kind}, {phase}: {pair}");
+        }
+        // The baseline tells nobody that events were left out.
+        assert_eq!(outcome["acts"].as_u64().unwrap() > 0, kind != "slow", "{kind}: {outcome}");
+    }
+}
+
+#[test]
+fn scale_holds_the_connections_of_several_servers_at_once() {
+    let binary = baseline().to_str().unwrap();
+    let arguments = ["scale", "--processes", "2", "--connections", "100", "--server", "baseline", "--bin", binary];
+    let output = loadtest(&arguments);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let counts: Vec<_> =
+        report["points"].as_array().unwrap().iter().map(|point| point["connections"].as_u64()).collect();
+    assert_eq!(counts, [Some(0), Some(100), Some(200)]);
+    assert_eq!(report["rss_bytes_per_connection"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_compares_by_itself_takes_no_server_from_outside() {
+    for command in ["report", "tails"] {
+        let output = loadtest(&[command, "--url", "ws://127.0.0.1:1/"]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("--url"), "{command}");
+    }
+}
+
+#[test]
 fn a_refusal_is_told_and_fails_the_run() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/v1/connect", listener.local_addr().unwrap());

@@ -22,7 +22,7 @@ fn event(group: u32, sequence: u32, sent_ns: u64) -> Vec<u8> {
 fn ready() -> Load {
     let publisher = Role { group_first: 0, group_count: 0, publishes: Some(0) };
     let subscriber = Role { group_first: 0, group_count: 1, publishes: None };
-    let layout = Layout { scenario: "t", roles: vec![publisher, subscriber, subscriber], groups: 1 };
+    let layout = Layout { scenario: "t", roles: vec![publisher, subscriber, subscriber], groups: 1, split: false };
     let mut load = Load::new(&layout, 64);
     for index in 0..3 {
         load.connected(index, "request".to_owned());
@@ -76,7 +76,7 @@ fn a_head_cut_anywhere_with_the_welcome_behind_it_is_understood() {
     let mut bytes = HEAD.to_vec();
     bytes.extend(server_frame(frame::TEXT, br#"{"type":"welcome"}"#));
     for cut in 1..bytes.len() {
-        let mut load = Load::new(&Layout { scenario: "t", roles: vec![role], groups: 0 }, 64);
+        let mut load = Load::new(&Layout { scenario: "t", roles: vec![role], groups: 0, split: false }, 64);
         load.connected(0, String::new());
         load.receive(0, &bytes[..cut], 1);
         load.receive(0, &bytes[cut..], 1);

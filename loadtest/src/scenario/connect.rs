@@ -20,6 +20,6 @@ impl Options {
     /// Subscribers only.
     pub fn plan(&self) -> Plan {
         let roles = (0..self.connections).map(|index| subscriber(index % self.pipes)).collect();
-        Plan { layout: Layout { scenario: "connect", roles, groups: self.pipes }, work: Work::Connect }
+        Plan { layout: Layout { scenario: "connect", roles, groups: self.pipes, split: false }, work: Work::Connect }
     }
 }

@@ -1,9 +1,11 @@
 //! Pairs of connections at a fixed rate: the way of one event from a client to another. With several workers, the
-//! connections of a pair are often on different ones, and the difference to one worker is the price of crossing.
+//! connections of a pair are often on different ones; the welcome says on which, so that pairs on one worker and pairs
+//! across two are measured apart in the same run, and the difference is the price of crossing.
 
 use clap::Args;
 
 use super::{Plan, Work, grouped};
+use crate::load::Layout;
 
 /// See the module.
 #[derive(Clone, Debug, Args)]
@@ -20,6 +22,6 @@ impl Options {
     /// A group for each pair.
     pub fn plan(&self) -> Plan {
         let work = Work::Exchange { window: 1, rate: Some(self.rate) };
-        Plan { layout: grouped("cross", self.pairs, 1), work }
+        Plan { layout: Layout { split: true, ..grouped("cross", self.pairs, 1) }, work }
     }
 }

@@ -18,13 +18,16 @@ pub struct Options {
     /// Counts at which memory is read, evenly spaced
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=100))]
     pub steps: u32,
+    /// Print the points as JSON and keep the connections open until stdin ends
+    #[arg(long)]
+    pub hold: bool,
 }
 
 impl Options {
     /// Subscribers only.
     pub fn plan(&self) -> Plan {
         let roles = (0..self.connections).map(|index| subscriber(index % self.pipes)).collect();
-        let layout = Layout { scenario: "idle", roles, groups: self.pipes };
-        Plan { layout, work: Work::Idle { steps: self.steps } }
+        let layout = Layout { scenario: "idle", roles, groups: self.pipes, split: false };
+        Plan { layout, work: Work::Idle { steps: self.steps, hold: self.hold } }
     }
 }

@@ -23,7 +23,7 @@ impl Options {
     pub fn plan(&self) -> Plan {
         let mut roles = vec![Role { group_first: 0, group_count: self.connections, publishes: None }];
         roles.extend((0..self.connections).map(publisher));
-        let layout = Layout { scenario: "inbound", roles, groups: self.connections };
+        let layout = Layout { scenario: "inbound", roles, groups: self.connections, split: false };
         Plan { layout, work: Work::Exchange { window: self.window, rate: None } }
     }
 }

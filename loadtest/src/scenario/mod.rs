@@ -6,6 +6,7 @@ pub mod fanout;
 pub mod idle;
 pub mod inbound;
 pub mod latency;
+pub mod pings;
 pub mod pipes;
 
 use clap::Subcommand;
@@ -28,6 +29,8 @@ pub enum Scenario {
     Connect(connect::Options),
     /// Memory per idle connection: the slope over several counts
     Idle(idle::Options),
+    /// Idle connections that are pinged: CPU per ping and its pong
+    Pings(pings::Options),
     /// Pairs of connections at a fixed rate: latency from one to another, across workers where there are several
     Cross(cross::Options),
 }
@@ -48,6 +51,13 @@ pub enum Work {
     Idle {
         /// Points of the regression.
         steps: u32,
+        /// Afterwards they stay open until stdin ends.
+        hold: bool,
+    },
+    /// Nothing, but pings are answered.
+    Pings {
+        /// Between the pings of a connection.
+        ping_s: u32,
     },
 }
 
@@ -70,32 +80,33 @@ impl Scenario {
             Self::Inbound(options) => options.plan(),
             Self::Connect(options) => options.plan(),
             Self::Idle(options) => options.plan(),
+            Self::Pings(options) => options.plan(),
             Self::Cross(options) => options.plan(),
         }
     }
 }
 
 /// A client that only publishes to a group.
-fn publisher(group: u32) -> Role {
+pub fn publisher(group: u32) -> Role {
     Role { group_first: 0, group_count: 0, publishes: Some(group) }
 }
 
 /// A client that is subscribed to one group.
-fn subscriber(group: u32) -> Role {
+pub fn subscriber(group: u32) -> Role {
     Role { group_first: group, group_count: 1, publishes: None }
 }
 
 /// For each of `pipes` pipes one publisher, then for each `subscribers` subscribers.
-fn grouped(scenario: &'static str, pipes: u32, subscribers: u32) -> Layout {
+pub fn grouped(scenario: &'static str, pipes: u32, subscribers: u32) -> Layout {
     let mut roles: Vec<Role> = (0..pipes).map(publisher).collect();
     // Neighbours in the order of connecting are on different pipes, so that no pipe depends on where a server puts
     // connections that come one after the other.
     roles.extend((0..subscribers).flat_map(|_| (0..pipes).map(subscriber)));
-    Layout { scenario, roles, groups: pipes }
+    Layout { scenario, roles, groups: pipes, split: false }
 }
 
 /// A rate on the command line: publishes per second.
-fn rate(text: &str) -> Result<f64, String> {
+pub fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.1..=10_000_000.0).contains(&rate) { Ok(rate) } else { Err("must be 0.1 to 10000000 per second".to_owned()) }
 }
@@ -124,7 +135,7 @@ mod tests {
 
     #[test]
     fn idle_connections_are_spread_over_the_pipes() {
-        let layout = idle::Options { connections: 10, pipes: 4, steps: 5 }.plan().layout;
+        let layout = idle::Options { connections: 10, pipes: 4, steps: 5, hold: false }.plan().layout;
         let groups: Vec<_> = layout.roles.iter().map(|role| role.group_first).collect();
         assert_eq!(groups, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]);
         assert!(layout.roles.iter().all(|role| role.group_count == 1 && role.publishes.is_none()));
