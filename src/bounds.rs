@@ -77,6 +77,27 @@ pub const PRESENCE_GATHER_MS: u64 = 250;
 /// Watchers of one room that came to a worker since it last told the changes. More: it tells them at once.
 pub const PRESENCE_FRESH_MAX: usize = 16;
 
+/// Calls to the application under way for one connection (C37). More: `TOO_MANY`.
+pub const CALLS_IN_FLIGHT_MAX: usize = 64;
+/// Messages of one connection that are being stored for a queue, or pushed: they wait for this server, not for the
+/// application. More: `TOO_MANY`.
+pub const HANDED_OVER_MAX: usize = 256;
+/// Calls under way for subscriptions that are decided again after a refresh or reload, in the whole process. More: they have
+/// their turn when others have landed.
+pub const RECHECKS_MAX: usize = 128;
+/// Bytes of the application's answer to a rule. More: no answer, hence a refusal.
+pub const RULING_BYTES_MAX: usize = 64 * 1024;
+/// Messages of one connection that wait for the application, or behind one that does, on the same pipe. More: `TOO_MANY`.
+pub const MESSAGES_WAITING_MAX: usize = 64;
+/// How often a message asks the application anew because identity, grants or rules have changed meanwhile. More: `UNAVAILABLE`.
+pub const ASKED_AGAIN_MAX: u8 = 3;
+/// Answers of the application that one connection remembers. More: the oldest is forgotten.
+pub const ANSWERS_KEPT_MAX: usize = 64;
+/// Rates of single pipes and actions that one connection uses at one time. More: `RATE_LIMITED`.
+pub const ITEM_BUCKETS_MAX: usize = 1_024;
+/// How much longer than the webhook's own time-out a handshake waits for its answer, in milliseconds. Later: 503.
+pub const AUTHORIZE_SLACK_MS: u64 = 5_000;
+
 /// Between our close frame and the end of the socket, in milliseconds, where the peer does not answer.
 pub const CLOSE_WAIT_MS: u64 = 1_000;
 /// A worker looks at its rings at least this often, in milliseconds, whatever the doorbell says.
@@ -91,3 +112,4 @@ const _: () = assert!(HANDSHAKES_PENDING_PER_IP_MAX < HANDSHAKES_PENDING_MAX);
 const _: () = assert!(GRANTS_LISTED_MAX <= GRANTS_MAX);
 const _: () = assert!(PRESENCE_LISTED_AGAIN < PRESENCE_LISTED_MAX && PRESENCE_LISTED_MAX <= PRESENCE_LOG_MAX);
 const _: () = assert!(PRESENCE_GATHER_MS <= 1_000);
+const _: () = assert!(CALLS_IN_FLIGHT_MAX <= MESSAGES_WAITING_MAX);

@@ -24,7 +24,7 @@
 //!
 //! # Reading order
 //! [`bounds`] (what everything is limited to) · [`shard`] (the heart: `input`, `output`, then its own order) ·
-//! [`protocol`] (bytes and JSON) · [`auth`] (tokens to identity and grants) · [`mesh`] (between workers) · [`worker`] (the
+//! [`protocol`] (bytes and JSON) · [`auth`] (tokens to identity and grants) · [`rules`] (the configuration's own) · [`mesh`] (between workers) · [`worker`] (the
 //! only code that knows sockets) · [`config`] and [`cli`] · [`run`] (threads, signals).
 
 pub mod auth;
@@ -35,6 +35,7 @@ pub mod control;
 pub mod demo;
 pub mod mesh;
 pub mod protocol;
+pub mod rules;
 pub mod run;
 pub mod shard;
 pub mod worker;

@@ -121,7 +121,7 @@ fn serve_refuses_a_bad_file_before_it_listens() {
     let file = File::new("[edge]\nworkers = 0\n[[guard]]\nrequire = 'x'\n");
     let output = run(&["serve", "--config", file.name()]);
     assert_eq!(code(&output), 2);
-    assert!(stderr(&output).contains(":2: edge.workers: ") && stderr(&output).contains(":3: guard: "));
+    assert!(stderr(&output).contains(":2: edge.workers: ") && stderr(&output).contains(":4: guard.require: "));
     assert_eq!(stdout(&output), "");
 }
 

@@ -5,7 +5,11 @@ use std::path::Path;
 
 use pipeward::config::{self, ApiRight, AuditPath, Config, Finding, KeySource, Rate, Severity, WhenSlow};
 use pipeward::protocol::peer::Origins;
+use pipeward::rules::definition::Right;
 use proptest::prelude::*;
+
+#[path = "config/rules.rs"]
+mod rules;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -60,7 +64,11 @@ fn an_empty_file_holds_the_defaults_of_the_protocol() {
     assert_eq!(config.edge.origins, Origins::SameHost);
     assert_eq!((config.edge.ping_s, config.edge.drain_s, config.edge.handshake_s), (25, 30, 10));
     assert!(!config.auth.anonymous && config.auth.token.is_none());
-    assert!(config.pipes.is_empty());
+    let rules = &config.rules;
+    assert!(rules.pipes.is_empty() && rules.guards.is_empty() && rules.actions.is_empty() && rules.queues.is_empty());
+    // SR-13
+    assert!(matches!(rules.push.allow, Right::Never));
+    assert!(config.auth.webhook.is_none());
     let limits = &config.limits;
     assert_eq!((limits.connections, limits.connections_per_ip, limits.handshakes_per_s), (100_000, 0, 0));
     assert_eq!((limits.message_bytes, limits.subscriptions, limits.queue_bytes), (65_536, 256, 1_048_576));
@@ -71,7 +79,7 @@ fn an_empty_file_holds_the_defaults_of_the_protocol() {
     for rate in [limits.rates.publish, limits.rates.subscribe, limits.rates.presence, limits.rates.push] {
         assert_eq!(rate, Some(Rate { per_s: 50.0, burst: 100.0 }));
     }
-    assert_eq!(limits.per_user.publish, None);
+    assert_eq!((limits.per_user.publish, limits.per_tenant.publish), (None, None));
 }
 
 #[test]
@@ -138,19 +146,24 @@ public = true
     assert_eq!(limits.rates.message, None);
     assert_eq!(limits.per_user.publish, Some(Rate { per_s: 200.0, burst: 400.0 }));
     assert_eq!(limits.per_user.subscribe, Some(Rate { per_s: 7.0, burst: 7.0 }));
-    let pipe = &config.pipes[0];
-    assert_eq!((pipe.name.text(), pipe.line), ("a-{x}", 35));
-    assert!(pipe.subscribe && pipe.publish && pipe.presence && pipe.public);
+    let pipe = &config.rules.pipes[0];
+    assert_eq!((pipe.name.text(), pipe.place.line), ("a-{x}", 35));
+    assert!([&pipe.subscribe, &pipe.publish, &pipe.presence].iter().all(|right| matches!(right, Right::Always)));
+    assert!(pipe.public);
 }
 
 #[test]
 fn each_rate_has_a_place_of_its_own() {
     let names = ["message", "publish", "subscribe", "presence", "refresh", "action", "enqueue", "push", "bytes"];
-    for section in ["limits", "limits.per_user"] {
+    for section in ["limits", "limits.per_user", "limits.per_tenant"] {
         let rows: String =
             names.iter().zip(1..).map(|(name, n)| format!("{name} = {{ per_s = {n}, burst = {n}00000 }}\n")).collect();
         let config = clean(&format!("[{section}]\n{rows}"));
-        let rates = if section == "limits" { &config.limits.rates } else { &config.limits.per_user };
+        let rates = match section {
+            "limits" => &config.limits.rates,
+            "limits.per_user" => &config.limits.per_user,
+            _ => &config.limits.per_tenant,
+        };
         let in_order = [
             rates.message,
             rates.publish,
@@ -262,6 +275,7 @@ fn a_burst_of_bytes_below_message_bytes_is_refused() {
     refused("[limits]\nbytes = { per_s = 9, burst = 65535 }\n", 2, key, "at least 65536");
     refused("[limits]\nmessage_bytes = 4194305\nqueue_bytes = 0\n", 2, key, "at least 4194305");
     refused("[limits.per_user]\nbytes = { per_s = 9, burst = 9 }\n", 2, "limits.per_user.bytes", "at least 65536");
+    refused("[limits.per_tenant]\nbytes = { per_s = 9, burst = 9 }\n", 2, "limits.per_tenant.bytes", "at least 65536");
     clean("[limits]\nbytes = { per_s = 9, burst = 65536 }\n");
     clean("[limits]\nmessage_bytes = 4194304\nqueue_bytes = 0\n");
     clean("[limits]\nmessage_bytes = 4194305\nqueue_bytes = 0\nbytes = { per_s = 0, burst = 9 }\n");
@@ -321,7 +335,7 @@ fn definitions_keep_the_order_of_the_file() {
     let names = ["zoo-{x}", "a:*", "mid", "b-{user.id}", "**"];
     let text: String = names.iter().map(|name| format!("[pipe.\"{name}\"]\n")).collect();
     let config = clean(&text);
-    let read: Vec<_> = config.pipes.iter().map(|pipe| (pipe.name.text(), pipe.line)).collect();
+    let read: Vec<_> = config.rules.pipes.iter().map(|pipe| (pipe.name.text(), pipe.place.line)).collect();
     assert_eq!(read, [(names[0], 1), (names[1], 2), (names[2], 3), (names[3], 4), (names[4], 5)]);
 }
 
@@ -331,29 +345,6 @@ fn two_captures_in_one_segment_are_refused() {
     refused("[pipe.\"{a}-{b}\"]\n", 1, "pipe.\"{a}-{b}\"", "{a}-{b}");
     refused("[pipe.\"a b\"]\n", 1, "pipe.\"a b\"", "printable");
     clean("[pipe.\"{a}:{b}\"]\n");
-}
-
-#[test]
-fn what_would_restrict_and_is_not_available_is_refused() {
-    let unavailable = "not available in this version";
-    for (text, line, key) in [
-        ("[auth.webhook]\nurl = 'http://a'\n", 1, "auth.webhook"),
-        ("[[guard]]\nrequire = 'true'\n", 1, "guard"),
-        ("[module.admin]\n", 1, "module"),
-        ("[action.send]\nallow = true\n", 1, "action"),
-        ("[queue.jobs]\npublish = true\n", 1, "queue"),
-        ("[push]\nallow = false\n", 1, "push"),
-        ("[limits.per_tenant]\n", 1, "limits.per_tenant"),
-        ("[pipe.\"a\"]\nmodule = 'admin'\n", 2, "pipe.\"a\".module"),
-        ("[pipe.\"a\"]\nscope = { tenant = 'x' }\n", 2, "pipe.\"a\".scope"),
-        ("[pipe.\"a\"]\nguard = []\n", 2, "pipe.\"a\".guard"),
-        ("[pipe.\"a\".event.x]\npublish = false\n", 1, "pipe.\"a\".event"),
-        ("[pipe.\"a\"]\nsubscribe = 'user.role == \"a\"'\n", 2, "pipe.\"a\".subscribe"),
-        ("[pipe.\"a\"]\npublish = { url = 'http://a' }\n", 2, "pipe.\"a\".publish"),
-        ("[pipe.\"a\"]\npresence = 'true'\n", 2, "pipe.\"a\".presence"),
-    ] {
-        refused(text, line, key, unavailable);
-    }
 }
 
 // E2, G10, D13
@@ -472,7 +463,11 @@ fn a_variable_that_names_no_key_is_an_error() {
         ("PIPEWARD_AUTH__TOKEN", "{}", "auth.token", "section"),
         ("PIPEWARD_PIPE__CHAT__SUBSCRIBE", "true", "pipe.chat.subscribe", "in the file"),
         ("PIPEWARD_CONTROL__KEY", "[]", "control.key", "in the file"),
-        ("PIPEWARD_AUTH__WEBHOOK__URL", "http://a", "auth.webhook", "not available"),
+        ("PIPEWARD_MODULE__A__PUBLIC", "true", "module.a.public", "in the file"),
+        ("PIPEWARD_ACTION__A__URL", "http://a", "action.a.url", "in the file"),
+        ("PIPEWARD_QUEUE__A__URL", "http://a", "queue.a.url", "in the file"),
+        ("PIPEWARD_PUSH__GUARD", "[]", "push.guard", "in the file"),
+        ("PIPEWARD_AUTH__WEBHOOK__URL", "ftp://a", "auth.webhook.url", "`http://host/path`"),
         ("PIPEWARD_EDGE__ping_s", "3", "edge.ping_s", "PIPEWARD_EDGE__PING_S"),
     ] {
         let findings = parse_with("", &[(name, value)]).expect_err(name);
@@ -501,8 +496,8 @@ fn rights_open_to_everybody_are_warned_about() {
     }
     clean("[pipe.\"chat\"]\nsubscribe = false\n");
     // A7: it grants nothing.
-    let pipe = &clean("[pipe.\"chat\"]\npublic = true\n").pipes[0];
-    assert!(!pipe.subscribe && !pipe.publish && !pipe.presence);
+    let pipe = &clean("[pipe.\"chat\"]\npublic = true\n").rules.pipes[0];
+    assert!([&pipe.subscribe, &pipe.publish, &pipe.presence].iter().all(|right| matches!(right, Right::Never)));
     warned("[edge]\norigins = '*'\n", 2, "edge.origins", "every web page");
     warned("[edge]\norigins = ['*']\n", 2, "edge.origins", "every web page");
 }
@@ -541,8 +536,11 @@ fn the_reference_is_up_to_date() {
 }
 
 const WHOLE: &str = "[edge]\nlisten = [\"127.0.0.1:8080\"]\nworkers = 2\n[auth.token]\nhmac_secret = \"0123456789abcdef\"\n\
-[limits]\npublish = { per_s = 50, burst = 100 }\n[limits.per_user]\nbytes = { per_s = 1 }\n[pipe.\"a-{x}\".event.b]\n\
-[pipe.\"c\"]\nsubscribe = true\n[[guard]]\nrequire = '''x'''\n[control]\nlisten = 1979-05-27\n";
+[limits]\npublish = { per_s = 50, burst = 100 }\n[limits.per_tenant]\nbytes = { per_s = 1 }\n[pipe.\"a-{x}\".event.b]\n\
+schema = { type = 'object' }\nfilter = 'user.id == event.data.x'\n[pipe.\"c\"]\nsubscribe = { url = 'http://a' }\n\
+scope = { tenant = 't' }\n[[guard]]\nrequire = \"user.role in ['a'] || owner('x')\"\nset = { a = 'user.info.b + 1' }\n\
+[module.m]\nguard = [{ url = 'http://a' }]\n[action.s]\nurl = 'http://a'\nmodule = 'm'\n[queue.q]\nmax_age_s = 3\n\
+[control]\nlisten = 1979-05-27\n";
 
 proptest! {
     /// Whatever stands in the file, the loader answers, and every finding has a place and a sentence.

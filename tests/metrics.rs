@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use pipeward::control::metrics::{CONTENT_TYPE, Extra, names, reference, render};
+use pipeward::control::application::counts::{Called, Numbers};
+use pipeward::control::metrics::{CONTENT_TYPE, Calls, Extra, names, reference, render};
+use pipeward::control::queues::{QueueFacts, Totals};
 use pipeward::protocol::codes::{CloseCode, Code};
 use pipeward::shard::command::{Stats, TICK_BOUNDS_NS};
 
@@ -122,6 +124,13 @@ fn workers() -> Vec<Stats> {
         .collect()
 }
 
+fn numbers() -> Numbers {
+    let mut numbers =
+        Numbers { asked: 20, in_flight: 2, faults: [1, 2, 3, 4], time_us: 1_500_000, ..Numbers::default() };
+    (numbers.times[0], numbers.times[9], numbers.times[10]) = (5, 1, 2);
+    numbers
+}
+
 fn extra() -> Extra {
     Extra {
         revocations: 4,
@@ -131,6 +140,21 @@ fn extra() -> Extra {
         ready: true,
         connections_limit: 100_000,
         started_ms: 1_700_000_000_500,
+        calls: Called::ALL.map(|called| Calls { called, numbers: numbers() }).into(),
+        upgrades_waiting: 6,
+        calls_waiting: 8,
+        queues: vec![QueueFacts {
+            name: "jobs".into(),
+            configured: true,
+            depth: 11,
+            bytes: 12,
+            oldest_ms: Some(1_700_000_000_000),
+            attempts: 1,
+            last_error: None,
+            dead: 13,
+            totals: Totals { enqueued: 1, refused: 2, delivered: 3, failed: 4, died: 5, forgotten: 6 },
+        }],
+        now_ms: 1_700_000_090_500,
     }
 }
 
@@ -171,6 +195,21 @@ fn the_output_is_valid_and_says_what_the_workers_said() {
     assert_eq!(of("pipeward_worker_handshakes_total", &[("outcome", "welcomed"), ("worker", "0")]), 7.0);
     assert_eq!(of("pipeward_worker_doorbells_missed_total", &[("worker", "1")]), 2.0);
     assert_eq!(of("pipeward_audit_dropped_total", &[]), 5.0);
+    assert_eq!(of("pipeward_calls_total", &[("call", "action")]), 20.0);
+    assert_eq!(of("pipeward_calls_in_flight", &[("call", "rule")]), 2.0);
+    assert_eq!(of("pipeward_call_failures_total", &[("call", "authorize"), ("reason", "unavailable")]), 3.0);
+    assert_eq!((of("pipeward_upgrades_waiting", &[]), of("pipeward_calls_waiting", &[])), (6.0, 8.0));
+    let jobs = [("queue", "jobs")];
+    assert_eq!((of("pipeward_queue_depth", &jobs), of("pipeward_queue_dead", &jobs)), (11.0, 13.0));
+    assert_eq!(of("pipeward_queue_oldest_seconds", &jobs), 90.5);
+    assert_eq!(of("pipeward_queue_delivered_total", &jobs), 3.0);
+    let times = &families["pipeward_call_seconds"].samples;
+    let value_of = |name: &str, le: Option<&str>| {
+        let own = |labels: &Labels| labels["call"] == "queue" && labels.get("le").map(String::as_str) == le;
+        times.iter().find(|(own_name, labels, _)| own_name.ends_with(name) && own(labels)).expect("a sample").2
+    };
+    assert_eq!((value_of("_bucket", Some("0.005")), value_of("_bucket", Some("5"))), (5.0, 6.0));
+    assert_eq!((value_of("_bucket", Some("+Inf")), value_of("_count", None), value_of("_sum", None)), (8.0, 8.0, 1.5));
     assert_eq!(of("pipeward_revocations", &[]), 4.0);
     assert_eq!(of("pipeward_ready", &[]), 1.0);
     assert_eq!(of("pipeward_start_time_seconds", &[]), 1_700_000_000.5);

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pipeward::auth::token::sign;
 use pipeward::bounds::{PRESENCE_GATHER_MS, PRESENCE_LEASE_MS, PRESENCE_LISTED_AGAIN, PRESENCE_LISTED_MAX};
-use pipeward::config::{Config, KeySource, PipeDefinition, Rates, TokenSettings, WhenSlow};
+use pipeward::config::{Config, KeySource, Rates, TokenSettings, WhenSlow};
 use pipeward::mesh::Bell;
 use pipeward::mesh::port::{Port, mesh};
 use pipeward::protocol::frame::{append_client_frame, opcode};
 use pipeward::protocol::names::Template;
+use pipeward::rules::definition::{PipeRules, Right};
 use pipeward::shard::command::{Act, Command, Person};
 use pipeward::shard::connection::Handle;
 use pipeward::shard::input::{Input, Now};
@@ -76,13 +77,11 @@ impl World {
             leeway_s: 0,
             require_exp: false,
         });
-        config.pipes.push(PipeDefinition {
-            name: Template::parse("open-{name}").expect("a name"),
-            subscribe: true,
-            publish: true,
-            presence: true,
-            public: true,
-            line: 1,
+        Arc::make_mut(&mut config.rules).pipes.push(PipeRules {
+            subscribe: Right::Always,
+            publish: Right::Always,
+            presence: Right::Always,
+            ..PipeRules::new(Template::parse("open-{name}").expect("a name"))
         });
         change(&mut config);
         let shared = Shared::new(Settings::new(config).expect("a usable key"), 7);

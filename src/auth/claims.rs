@@ -1,6 +1,6 @@
 //! Reading the JSON of authorize strictly: identities and grants.
 //!
-//! Shared by tokens and (where configured) the webhook's answers. Invariant: what is read obeys [`decision`]; a right
+//! Shared by tokens and the webhook's answers. Invariant: what is read obeys [`decision`]; a right
 //! that is anything but `true` is not granted, and anything else of the wrong type, `null` too, refuses the whole
 //! (A1). Reading has two steps, so that a token's signature can stand between them: [`object`] finds where the fields
 //! are and copies nothing; [`IdentityFields::identity`] and [`grants`] look at them and copy. A name that is read may
@@ -16,8 +16,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::decision::{Grant, Identity, Rights};
+use super::decision::{Grant, Identity, Narrowed, Rights};
 use crate::bounds::{GRANTS_MAX, IDENTITY_BYTES_MAX, JSON_DEPTH_MAX};
+use crate::config::Rate;
 use crate::protocol::names::{is_pattern, is_pipe_name};
 
 /// Entries of one list (`roles`, `features`, `aud`). More: the answer is malformed.
@@ -63,6 +64,27 @@ pub trait Fields<'a>: Default {
     /// The place of the field called `name`, or `None` if it is not looked at.
     fn slot(&mut self, name: &str) -> Option<&mut Slot<'a>>;
 }
+
+/// The fields of one kind of object: a slot for each name.
+macro_rules! fields {
+    ($(#[$doc:meta])* $kind:ident { $($slot:ident: $name:literal),+ }) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        struct $kind<'a> {
+            $($slot: Slot<'a>,)+
+        }
+
+        impl<'a> Fields<'a> for $kind<'a> {
+            fn slot(&mut self, name: &str) -> Option<&mut Slot<'a>> {
+                match name {
+                    $($name => Some(&mut self.$slot),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+pub(super) use fields;
 
 /// Finds the fields of the one object in `text`; others are skipped. Copies nothing.
 ///
@@ -159,6 +181,44 @@ pub fn grants(raw: &RawValue) -> Result<Vec<Grant>, Malformed> {
     Ok(grants)
 }
 
+/// The narrower limits of a `limits` object: rates under the names of `[limits]`, and `subscriptions`. A rate is
+/// `{ "per_s": number above 0, "burst": number of at least 1 }`; without `burst` it is one second's worth.
+///
+/// # Errors
+/// [`Malformed::Field`] if anything in it has another type or range.
+pub fn limits(raw: &RawValue, field: &'static str) -> Result<Narrowed, Malformed> {
+    let wrong = |_| Malformed::Field(field);
+    let fields: LimitFields = object(raw.get()).map_err(wrong)?;
+    let read = |slot: Slot<'_>| optional(slot, field, rate);
+    let mut narrowed = Narrowed::default();
+    let rates = &mut narrowed.rates;
+    rates.message = read(fields.message)?;
+    rates.publish = read(fields.publish)?;
+    rates.subscribe = read(fields.subscribe)?;
+    rates.presence = read(fields.presence)?;
+    rates.refresh = read(fields.refresh)?;
+    rates.action = read(fields.action)?;
+    rates.enqueue = read(fields.enqueue)?;
+    rates.push = read(fields.push)?;
+    rates.bytes = read(fields.bytes)?;
+    narrowed.subscriptions = optional(fields.subscriptions, field, |raw, field| match raw.get().parse::<u64>() {
+        Ok(count) if count >= 1 => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
+        _ => Err(Malformed::Field(field)),
+    })?;
+    Ok(narrowed)
+}
+
+fn rate(raw: &RawValue, field: &'static str) -> Result<Rate, Malformed> {
+    let number = |raw: &RawValue, field| {
+        // Every JSON number is one that Rust reads, and no other JSON value is; the largest of them as infinity.
+        raw.get().parse::<f64>().map(|number| number.min(f64::MAX)).map_err(|_| Malformed::Field(field))
+    };
+    let fields: RateFields = object(raw.get()).map_err(|_| Malformed::Field(field))?;
+    let per_s = number(fields.per_s.ok_or(Malformed::Field(field))?, field)?;
+    let burst = optional(fields.burst, field, number)?.unwrap_or(per_s.max(1.0));
+    if per_s > 0.0 && burst >= 1.0 { Ok(Rate { per_s, burst }) } else { Err(Malformed::Field(field)) }
+}
+
 /// A user, tenant, organisation, team, role, session or token id ([`is_id`]).
 ///
 /// # Errors
@@ -223,7 +283,10 @@ fn string(raw: &RawValue, field: &'static str, valid: fn(&str) -> bool) -> Resul
 
 /// Any JSON, kept as it came, if every reader after us can take it: the scan that found it checks the grammar but
 /// neither the depth nor whether escaped surrogates come in pairs.
-fn verbatim(raw: &RawValue, field: &'static str) -> Result<Box<str>, Malformed> {
+///
+/// # Errors
+/// [`Malformed::Field`] with `field` if it is nested too deeply or holds half a pair.
+pub fn verbatim(raw: &RawValue, field: &'static str) -> Result<Box<str>, Malformed> {
     let text = raw.get();
     let (mut depth, mut in_string, mut at) = (0_usize, false, 0);
     while let Some(&byte) = text.as_bytes().get(at) {
@@ -261,23 +324,9 @@ fn escape_bytes(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The rights of one grant.
-#[derive(Default)]
-struct RightFields<'a> {
-    subscribe: Slot<'a>,
-    publish: Slot<'a>,
-    presence: Slot<'a>,
-}
-
-impl<'a> Fields<'a> for RightFields<'a> {
-    fn slot(&mut self, name: &str) -> Option<&mut Slot<'a>> {
-        Some(match name {
-            "subscribe" => &mut self.subscribe,
-            "publish" => &mut self.publish,
-            "presence" => &mut self.presence,
-            _ => return None,
-        })
-    }
+fields! {
+    /// The rights of one grant.
+    RightFields { subscribe: "subscribe", publish: "publish", presence: "presence" }
 }
 
 impl RightFields<'_> {
@@ -287,6 +336,19 @@ impl RightFields<'_> {
             .union(when(self.publish, Rights::PUBLISH))
             .union(when(self.presence, Rights::PRESENCE))
     }
+}
+
+fields! {
+    /// The rates of `limits`, and its one count.
+    LimitFields {
+        message: "message", publish: "publish", subscribe: "subscribe", presence: "presence", refresh: "refresh",
+        action: "action", enqueue: "enqueue", push: "push", bytes: "bytes", subscriptions: "subscriptions"
+    }
+}
+
+fields! {
+    /// The numbers of one rate.
+    RateFields { per_s: "per_s", burst: "burst" }
 }
 
 /// A JSON string, borrowed where it can be.

@@ -1,10 +1,12 @@
 //! Who a connection is and what it is granted, before it is one.
 //!
 //! Reading order: `decision` (what authorize ends in), `claims` (reading its JSON strictly), `key` (which algorithms a
-//! key stands for), `jwks` (keys that are fetched), `token` (verifying a JWT at `now`). Nothing here knows a clock, a socket or a file: the time is an
-//! argument and keys arrive as bytes. Invariant: a [`Decision`] leaves this module only after a signature made with
-//! the configured key, and every id and name in it obeys the rules written at [`decision`].
+//! key stands for), `jwks` (keys that are fetched), `token` (verifying a JWT at `now`), `answer` (what the application
+//! says where it is asked). Nothing here knows a clock, a socket or a file: the time is an argument, keys and answers
+//! arrive as bytes. Invariant: a [`Decision`] leaves this module only after a signature made with the configured key, or
+//! out of an answer of the configured webhook, and every id and name in it obeys the rules written at [`decision`].
 
+pub mod answer;
 pub mod claims;
 pub mod decision;
 pub mod jwks;

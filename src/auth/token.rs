@@ -312,6 +312,7 @@ struct Claims<'a> {
     jti: Slot<'a>,
     sid: Slot<'a>,
     pipes: Slot<'a>,
+    limits: Slot<'a>,
     identity: IdentityFields<'a>,
 }
 
@@ -327,6 +328,7 @@ impl<'a> Fields<'a> for Claims<'a> {
             "jti" => Some(&mut self.jti),
             "sid" => Some(&mut self.sid),
             "pipes" => Some(&mut self.pipes),
+            "limits" => Some(&mut self.limits),
             name => self.identity.slot(name),
         }
     }
@@ -342,6 +344,7 @@ impl Claims<'_> {
             expires_at_ms,
             session: optional(self.sid, "sid", claims::id)?,
             token_id: optional(self.jti, "jti", claims::id)?,
+            limits: optional(self.limits, "limits", claims::limits)?.map(Box::new),
         })
     }
 }

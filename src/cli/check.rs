@@ -52,16 +52,29 @@ fn counted(count: usize, noun: &str) -> String {
 /// What a server with this configuration would do, in a sentence.
 fn summary(config: &Config) -> String {
     let listen: Vec<String> = config.edge.listen.iter().map(ToString::to_string).collect();
-    let who = match (&config.auth.token, config.auth.anonymous) {
-        (Some(_), true) => "clients with a token, and anonymous ones",
-        (Some(_), false) => "clients with a token",
-        (None, true) => "anonymous clients only (there is no [auth.token])",
-        (None, false) => "nobody (there is no [auth.token], and auth.anonymous is false)",
+    let (edge, auth, rules) = (&config.edge, &config.auth, &config.rules);
+    let who = match (&auth.token, &auth.webhook, auth.anonymous) {
+        (Some(_), Some(_), _) => "clients with a token, and others as [auth.webhook] says",
+        (None, Some(_), _) => "clients as [auth.webhook] says",
+        (Some(_), None, true) => "clients with a token, and anonymous ones",
+        (Some(_), None, false) => "clients with a token",
+        (None, None, true) => "anonymous clients only (there is no [auth.token] and no [auth.webhook])",
+        (None, None, false) => "nobody (there is no [auth.token] and no [auth.webhook], and auth.anonymous is false)",
     };
+    let counts = [
+        (rules.pipes.len(), "pipe definition"),
+        (rules.actions.len(), "action"),
+        (rules.queues.len(), "queue"),
+        (rules.guards.len(), "guard"),
+        (rules.modules.len(), "module"),
+    ];
+    // What is defined; a file without rules says so with its pipes.
+    let defined = counts.iter().enumerate().filter(|(at, (count, _))| *at == 0 || *count > 0);
+    let defined: Vec<String> = defined.map(|(_, (count, noun))| counted(*count, noun)).collect();
     format!(
         "would listen on {} with {} and let in {who}; {}",
         listen.join(", "),
-        counted(config.edge.workers, "worker"),
-        counted(config.pipes.len(), "pipe definition")
+        counted(edge.workers, "worker"),
+        defined.join(", ")
     )
 }

@@ -53,17 +53,25 @@ struct Refused {
 impl Server {
     /// Posts to the call of this right.
     pub fn post(&self, right: ApiRight, body: &impl Serialize) -> ExitCode {
-        let path = format!("/v1/{}", right.name());
+        self.post_at(right, &format!("/v1/{}", right.name()), body)
+    }
+
+    /// The same to another path.
+    pub fn post_at(&self, right: ApiRight, path: &str, body: &impl Serialize) -> ExitCode {
         self.call(right, |client| {
             let body = serde_json::to_string(body).map_err(|why| format!("cannot write the request: {why}"))?;
-            client.post(&path, body)
+            client.post(path, body)
         })
     }
 
     /// Asks the call of this right.
     pub fn get(&self, right: ApiRight, parameters: &[(&str, String)]) -> ExitCode {
-        let path = format!("/v1/{}", right.name());
-        self.call(right, |client| client.get(&path, parameters))
+        self.get_at(right, &format!("/v1/{}", right.name()), parameters)
+    }
+
+    /// The same of another path.
+    pub fn get_at(&self, right: ApiRight, path: &str, parameters: &[(&str, String)]) -> ExitCode {
+        self.call(right, |client| client.get(path, parameters))
     }
 
     fn call(&self, right: ApiRight, call: impl FnOnce(&Client) -> Result<Answer, String>) -> ExitCode {
@@ -130,6 +138,12 @@ fn sentence(answer: &Answer) -> String {
         Ok(Refused { code, error }) => format!("{error} ({code})"),
         Err(_) => format!("the server answered with status {}, and not as the server API does", answer.status),
     }
+}
+
+/// A name as one segment of a path.
+pub(super) fn encoded(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~".contains(&byte);
+    name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// Any JSON, as it was written.

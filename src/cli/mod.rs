@@ -10,8 +10,10 @@ mod completions;
 mod connections;
 mod demo;
 mod disconnect;
+mod explain;
 mod publish;
 mod push;
+mod queues;
 mod restore;
 mod revoke;
 mod revoke_tokens;
@@ -51,6 +53,7 @@ struct Arguments {
 enum Verb {
     Serve(serve::Arguments),
     Check(check::Arguments),
+    Explain(explain::Arguments),
     Token(token::Arguments),
     Demo(demo::Arguments),
     Publish(publish::Arguments),
@@ -62,6 +65,7 @@ enum Verb {
     Disconnect(disconnect::Arguments),
     Unsubscribe(unsubscribe::Arguments),
     Connections(connections::Arguments),
+    Queues(queues::Arguments),
     Completions(completions::Arguments),
 }
 
@@ -78,6 +82,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match arguments.verb {
         Verb::Serve(arguments) => serve::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
+        Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Token(arguments) => token::run(&arguments),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Publish(arguments) => publish::run(&arguments),
@@ -89,6 +94,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Disconnect(arguments) => disconnect::run(&arguments),
         Verb::Unsubscribe(arguments) => unsubscribe::run(&arguments),
         Verb::Connections(arguments) => connections::run(&arguments),
+        Verb::Queues(arguments) => queues::run(&arguments),
         Verb::Completions(arguments) => completions::run(&arguments),
     }
 }

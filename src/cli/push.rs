@@ -77,7 +77,7 @@ fn body(arguments: &Arguments) -> Result<Parts<'_>, String> {
     Ok((to, event, data))
 }
 
-fn parse_target(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_target(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((kind, value)) if KINDS.contains(&kind) => Ok((kind.to_owned(), value.to_owned())),
         _ => Err(format!("write one of {} and a value, as in role=admin", KINDS.join(", "))),

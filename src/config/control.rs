@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use super::call::{SECRET_BYTES_MAX, read_secret_file};
 use super::finding::{Findings, Place};
 use super::lookup::distance;
 use super::tree::{Entry, Node, Value};
@@ -19,8 +20,6 @@ const KEYS_MAX: usize = 256;
 const NAME_BYTES_MAX: usize = 64;
 /// Bytes of a secret. Fewer: configuration error.
 const SECRET_BYTES_MIN: usize = 16;
-/// Bytes of a secret; it travels in one header. More: configuration error.
-const SECRET_BYTES_MAX: usize = 1024;
 
 /// The full name of the table, in findings.
 const KEY: &str = "control.key";
@@ -96,11 +95,13 @@ pub enum ApiRight {
     Stats,
     /// `GET /metrics`.
     Metrics,
+    /// `GET /v1/queues` and what lies below.
+    Queues,
 }
 
 impl ApiRight {
-    /// Every right, in the order of ruling E2.
-    pub const ALL: [ApiRight; 15] = [
+    /// Every right, in the order of ruling E2, and `queues`.
+    pub const ALL: [ApiRight; 16] = [
         ApiRight::Publish,
         ApiRight::Batch,
         ApiRight::Push,
@@ -116,6 +117,7 @@ impl ApiRight {
         ApiRight::Presence,
         ApiRight::Stats,
         ApiRight::Metrics,
+        ApiRight::Queues,
     ];
 
     /// As it stands in `allow`, in the path of the call and in the `method` of a batch's command.
@@ -136,6 +138,7 @@ impl ApiRight {
             ApiRight::Presence => "presence",
             ApiRight::Stats => "stats",
             ApiRight::Metrics => "metrics",
+            ApiRight::Queues => "queues",
         }
     }
 }
@@ -324,7 +327,7 @@ impl SecretDraft {
             SecretDraft::File(place, file) => {
                 let name = "control.key.secret_file";
                 let path = dir.join(file);
-                match read_file(&path) {
+                match read_secret_file(&path) {
                     Ok(bytes) => (name, place, bytes),
                     Err(why) => {
                         let message = format!("{} cannot be read ({why}); write the path of a file", path.display());
@@ -346,16 +349,4 @@ impl SecretDraft {
         findings.error(&place, name, message);
         None
     }
-}
-
-/// The content without the line end that editors put there.
-fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    let length = std::fs::metadata(path)?.len();
-    if length > SECRET_BYTES_MAX as u64 + 2 {
-        return Err(std::io::Error::other(format!("it is longer than {SECRET_BYTES_MAX} bytes")));
-    }
-    let mut bytes = std::fs::read(path)?;
-    let kept = bytes.trim_ascii_end().len();
-    bytes.truncate(kept);
-    Ok(bytes)
 }

@@ -4,14 +4,17 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::call::Calls;
 use super::control::{Control, KeyDraft, finish_keys};
+use super::definitions::{ActionDraft, EventDraft, ModuleDraft, PipeDraft, QueueDraft};
 use super::finding::{Findings, Place};
-use super::types::{
-    AuditPath, AuditSettings, Auth, Config, Edge, KeySource, Limits, PipeDefinition, Rates, Store, TokenSettings,
-};
+use super::types::{AuditPath, AuditSettings, Auth, Config, Edge, KeySource, Limits, Rates, Store, TokenSettings};
+use super::webhook::WebhookDraft;
 use crate::auth::token::Verifier;
-use crate::protocol::names::Template;
+use crate::protocol::peer::Origins;
+use crate::rules::Rules;
 
 /// Bytes of `hmac_secret`. Fewer: error.
 const SECRET_BYTES_MIN: usize = 16;
@@ -19,24 +22,33 @@ const SECRET_BYTES_MIN: usize = 16;
 const SECRET_BYTES_ADVISED: usize = 32;
 /// Bytes of a key file. More: error.
 const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
-/// Pipe definitions; each unknown name is compared with them in order. More: error.
-const DEFINITIONS_MAX: usize = 4096;
 
 /// What has been read so far, over the defaults.
 pub(super) struct Draft {
+    /// What file names are relative to (D13).
+    pub dir: PathBuf,
     pub edge: Edge,
     pub workers: u32,
+    /// Pages from anywhere may use the cookies of their visitors (INVARIANTS 29).
+    pub origins_any_with_cookies: bool,
     pub auth: Auth,
     pub token: TokenDraft,
+    pub webhook: WebhookDraft,
     pub limits: Limits,
     pub control: Control,
     /// `[[control.key]]`, secrets in files not yet read.
     pub control_keys: Vec<KeyDraft>,
     pub store: Option<String>,
     pub audit: Option<String>,
-    /// The definition that is being read.
+    /// What was ruled so far.
+    pub rules: Rules,
+    /// The definitions that are being read.
+    pub module: ModuleDraft,
     pub pipe: PipeDraft,
-    pipes: Vec<PipeDefinition>,
+    pub event: EventDraft,
+    pub action: ActionDraft,
+    pub queue: QueueDraft,
+    pub calls: Calls,
     /// Where each known key and section was given. Of keys in definitions: the last.
     pub places: HashMap<String, Place>,
 }
@@ -53,60 +65,57 @@ pub(super) struct TokenDraft {
     pub require_exp: bool,
 }
 
-/// The rights of one definition.
-#[derive(Default)]
-pub(super) struct PipeDraft {
-    pub subscribe: bool,
-    pub publish: bool,
-    pub presence: bool,
-    pub public: bool,
-}
-
 /// Room for what an event has around its data: names, sender, time.
 const ENVELOPE_BYTES: u32 = 1_024;
 
 impl Draft {
-    /// The defaults, for `workers` workers.
-    pub fn new(workers: u32) -> Draft {
+    /// The defaults, for `workers` workers and files in `dir`.
+    pub fn new(workers: u32, dir: &Path) -> Draft {
         Draft {
+            dir: dir.to_owned(),
             edge: Edge::new(workers as usize),
             workers,
+            origins_any_with_cookies: false,
             auth: Auth::default(),
             token: TokenDraft::default(),
+            webhook: WebhookDraft::default(),
             limits: Limits::default(),
             control: Control::default(),
             control_keys: Vec::new(),
             store: None,
             audit: None,
+            rules: Rules::default(),
+            module: ModuleDraft::default(),
             pipe: PipeDraft::default(),
-            pipes: Vec::new(),
+            event: EventDraft::default(),
+            action: ActionDraft::default(),
+            queue: QueueDraft::default(),
+            calls: Calls::default(),
             places: HashMap::new(),
         }
     }
 
-    /// Ends the definition whose keys are in `pipe`. `key` is its full name, `text` the name of the pipe.
-    pub fn end_pipe(&mut self, text: &str, key: &str, place: &Place, findings: &mut Findings) {
-        let PipeDraft { subscribe, publish, presence, public } = std::mem::take(&mut self.pipe);
-        match Template::parse(text) {
-            Err(why) => findings.error(place, key, why.to_string()),
-            Ok(_) if self.pipes.len() == DEFINITIONS_MAX => {
-                findings.error(
-                    place,
-                    "pipe",
-                    format!("there are more than {DEFINITIONS_MAX} definitions; use captures"),
-                );
+    /// Ends a table of the file that is no definition.
+    pub fn end_section(&mut self, name: &str, findings: &mut Findings) {
+        let Some(place) = self.places.get(name) else { return };
+        match name {
+            "auth.webhook" => {
+                let webhook = std::mem::take(&mut self.webhook);
+                let place_of = |key: &str| self.places.get(key);
+                self.auth.webhook = webhook.finish(place, place_of, &self.dir, &mut self.calls, findings);
             }
-            Ok(name) => {
-                let line = place.line;
-                self.pipes.push(PipeDefinition { name, subscribe, publish, presence, public, line });
-            }
+            "push" => self.rules.push.place = place.of(name),
+            _ => {}
         }
     }
 
-    /// The configuration, unless something was or is wrong. Files are relative to `dir` (D13).
-    pub fn finish(mut self, dir: &Path, findings: &mut Findings) -> Option<Config> {
+    /// The configuration, unless something was or is wrong.
+    pub fn finish(mut self, findings: &mut Findings) -> Option<Config> {
+        let dir = std::mem::take(&mut self.dir);
+        let dir = dir.as_path();
         self.check_bytes(findings);
         self.check_queue(findings);
+        self.check_cookies(findings);
         if let Some(section) = self.places.get("auth.token").cloned() {
             self.auth.token = self.token(&section, dir, findings);
         }
@@ -115,18 +124,24 @@ impl Draft {
         }
         self.edge.workers = self.workers as usize;
         let (store, audit) = self.files(dir, findings);
-        let Draft { edge, auth, limits, pipes, control, places, .. } = self;
-        let config = Config { edge, auth, limits, pipes, control, store, audit };
-        super::lint::lint(&config, &places, findings);
+        // Looked up by halves.
+        self.rules.actions.sort_by(|one, other| one.name.cmp(&other.name));
+        self.rules.queues.sort_by(|one, other| one.name.cmp(&other.name));
+        let Draft { edge, auth, limits, rules, control, places, calls, .. } = self;
+        let config = Config { edge, auth, limits, rules: Arc::new(rules), control, store, audit };
+        super::lint::lint(&config, &places, &calls, findings);
         (!findings.has_errors()).then_some(config)
     }
 
     /// A message of the full size must be able to pass (A8).
     fn check_bytes(&self, findings: &mut Findings) {
         let message_bytes = self.limits.message_bytes;
-        let both: [(&str, &Rates); 2] =
-            [("limits.bytes", &self.limits.rates), ("limits.per_user.bytes", &self.limits.per_user)];
-        for (key, rates) in both {
+        let all: [(&str, &Rates); 3] = [
+            ("limits.bytes", &self.limits.rates),
+            ("limits.per_user.bytes", &self.limits.per_user),
+            ("limits.per_tenant.bytes", &self.limits.per_tenant),
+        ];
+        for (key, rates) in all {
             let Some(rate) = rates.bytes.filter(|rate| rate.burst < f64::from(message_bytes)) else { continue };
             let Some(place) = self.places.get(key).or(self.places.get("limits.message_bytes")) else { continue };
             let message = format!(
@@ -148,6 +163,22 @@ impl Draft {
                  much for every receiver; write at least {message_bytes}, or lower message_bytes"
             );
             findings.warning(place, "limits.queue_bytes", message);
+        }
+    }
+
+    /// A page from anywhere must not act with the cookies of its visitors by accident (INVARIANTS 29).
+    fn check_cookies(&self, findings: &mut Findings) {
+        let gets_cookies = self
+            .auth
+            .webhook
+            .as_ref()
+            .is_some_and(|webhook| webhook.forward_headers.iter().any(|one| **one == *"cookie"));
+        let Some(place) = self.places.get("edge.origins") else { return };
+        if gets_cookies && self.edge.origins == Origins::Any && !self.origins_any_with_cookies {
+            let message = "every web page could connect with the cookies of its visitors, which [auth.webhook] gets; \
+                           write the origins of your own pages, take \"cookie\" out of auth.webhook.forward_headers, or \
+                           write edge.origins_any_with_cookies = true";
+            findings.error(place, "edge.origins", message);
         }
     }
 

@@ -11,6 +11,8 @@ use super::tree::{self, Entry, Node, Value};
 
 const PREFIX: &str = "PIPEWARD_";
 const SEPARATOR: &str = "__";
+/// Definitions, whose names cannot be spelt in a variable, and arrays of tables.
+const FILE_ONLY: [&str; 7] = ["pipe", "module", "action", "queue", "guard", "push.guard", "control.key"];
 
 /// Lays the variables over `root`.
 pub(super) fn lay_over(
@@ -60,10 +62,11 @@ fn key_of(name: &str) -> Result<String, (String, String)> {
     let (section, leaf) = path.rsplit_once('.').unwrap_or(("", &path));
     let is_rate =
         matches!(leaf, "per_s" | "burst") && lookup::find(section).is_some_and(|key| matches!(key.kind, Kind::Rate(_)));
-    if path.split('.').next() == Some("pipe") || path == "control.key" || path.starts_with("control.key.") {
+    let is_below = |array: &str| path.strip_prefix(array).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    if FILE_ONLY.iter().any(|only| is_below(only)) {
         return Err((path, "definitions and arrays of tables cannot be given here; write them in the file".to_owned()));
     }
-    if lookup::find(&path).is_some() || is_rate || is_below_refused(&path) {
+    if lookup::find(&path).is_some() || is_rate {
         if name == name.to_ascii_uppercase() {
             return Ok(path);
         }
@@ -76,11 +79,6 @@ fn key_of(name: &str) -> Result<String, (String, String)> {
     let known = if lookup::is_section(section) { section } else { "" };
     let nearest = variable(&lookup::nearest(known, leaf));
     Err((path, format!("there is no such key; the nearest is {nearest}")))
-}
-
-fn is_below_refused(path: &str) -> bool {
-    path.match_indices('.')
-        .any(|(at, _)| lookup::find(&path[..at]).is_some_and(|key| matches!(key.kind, Kind::Refused(_))))
 }
 
 fn node(key: &str, text: &str, place: &Place) -> Node {

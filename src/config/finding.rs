@@ -4,7 +4,9 @@
 //! the key, and what to write instead. No message quotes the value of a secret.
 
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::rules::definition;
 
 /// Whether the configuration can be used as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,7 @@ impl fmt::Display for Finding {
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     /// File, environment variable or flag.
-    pub file: Rc<str>,
+    pub file: Arc<str>,
     /// Line from 1; 0 where there is none.
     pub line: u32,
 }
@@ -66,7 +68,18 @@ impl Place {
     }
 
     pub fn at(&self, line: u32) -> Place {
-        Place { file: Rc::clone(&self.file), line }
+        Place { file: Arc::clone(&self.file), line }
+    }
+
+    /// The place of `key`, for what outlives the loading.
+    pub fn of(&self, key: &str) -> definition::Place {
+        definition::Place { file: Arc::clone(&self.file), line: self.line, key: key.into() }
+    }
+}
+
+impl From<&definition::Place> for Place {
+    fn from(place: &definition::Place) -> Place {
+        Place { file: Arc::clone(&place.file), line: place.line }
     }
 }
 

@@ -4,11 +4,17 @@
 //! another name nor be forgotten.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::control::KeyDraft;
 use super::draft::Draft;
+use super::payload::ScopeDraft;
+use super::rule::Stand;
 use super::types::{Rate, WhenSlow};
 use crate::protocol::peer::{Networks, Origins};
+use crate::rules::definition::{FilterRule, Guard, Right};
+use crate::rules::reference::References;
+use crate::rules::schema::Schema;
 
 /// Largest `limits.message_bytes`, in bytes. More: configuration error.
 pub(super) const MESSAGE_BYTES_MAX: u32 = 64 << 20;
@@ -59,19 +65,43 @@ pub(super) enum Kind {
     Networks(Field<Networks>),
     /// `{ per_s, burst }`; `per_s = 0` is off.
     Rate(Field<Option<Rate>>),
-    /// A right of a pipe definition: a boolean in this version.
-    Right(Field<bool>),
-    /// A key of the protocol that restricts or decides, and that this version does not have. It is refused, because a
-    /// restriction must never be passed over in silence. The text says what to do instead.
-    Refused(&'static str),
+    /// An integer from the first to the second number, or none.
+    Bound(u32, u32, Field<Option<u32>>),
+    /// A large integer from 1 to the number.
+    Large(u64, Field<u64>),
+    /// A string that is not empty and signs; never quoted in a message.
+    Signature(Field<Option<String>>),
+    /// An address of the application.
+    Url(Field<Option<Box<str>>>),
+    /// One name of a header or an array of them.
+    Headers(Field<Vec<Box<str>>>),
+    /// Who decides.
+    Right(Stand, Field<Right>),
+    /// The same of an event, which has one only where it is given.
+    EventRight(Stand, Field<Option<Right>>),
+    /// A list of guards.
+    Guards(Field<Vec<Guard>>),
+    /// The name of a module.
+    Module(Field<Option<usize>>),
+    /// What a pipe is bound to.
+    Scope(Field<ScopeDraft>),
+    /// What each delivery of an event must pass.
+    Filter(Field<Option<Box<FilterRule>>>),
+    /// A JSON Schema: a file or a table.
+    Schema(Field<Option<Arc<Schema>>>),
+    /// JSON pointers and whose value stands there.
+    References(Field<References>),
 }
 
 impl Kind {
     /// What it accepts, in words.
     pub fn accepts(&self) -> String {
         match self {
-            Kind::Flag(_) | Kind::Right(_) => "`true` or `false`".to_owned(),
-            Kind::Number(least, most, _) => format!("an integer from {least} to {most}"),
+            Kind::Flag(_) => "`true` or `false`".to_owned(),
+            Kind::Number(least, most, _) | Kind::Bound(least, most, _) => {
+                format!("an integer from {least} to {most}")
+            }
+            Kind::Large(most, _) => format!("an integer from 1 to {most}"),
             Kind::Size(most, _) => format!("an integer from 1 to {most}; 0 = {most}"),
             Kind::Text(_) => "a string".to_owned(),
             Kind::Secret(_) => "a string of at least 16 bytes".to_owned(),
@@ -82,12 +112,22 @@ impl Kind {
             Kind::Origins(_) => "`\"scheme://host\"`, an array of them, or `\"*\"`".to_owned(),
             Kind::Networks(_) => "`\"address/prefix\"`, or an array of them".to_owned(),
             Kind::Rate(_) => "`{ per_s = number, burst = number }`".to_owned(),
-            Kind::Refused(_) => String::new(),
+            Kind::Signature(_) => "a string of at most 1024 bytes".to_owned(),
+            Kind::Url(_) => "`\"http://…\"` or `\"https://…\"`".to_owned(),
+            Kind::Headers(_) => "the name of a header, or an array of them".to_owned(),
+            Kind::Right(stand, _) => stand.accepts().to_owned(),
+            Kind::EventRight(stand, _) => stand.accepts().to_owned(),
+            Kind::Guards(_) => "guards, in order (below)".to_owned(),
+            Kind::Module(_) => "the name of a `[module.NAME]`".to_owned(),
+            Kind::Scope(_) => "`{ tenant, org, feature }` (below)".to_owned(),
+            Kind::Filter(_) => "an expression in quotes".to_owned(),
+            Kind::Schema(_) => "the name of a JSON file, or a table".to_owned(),
+            Kind::References(_) => "`{ \"/pointer\" = \"tenant\" or \"org\" }`".to_owned(),
         }
     }
 
     /// Whether the value is text, so that anything an environment variable holds is taken as it is.
     pub fn is_text(&self) -> bool {
-        matches!(self, Kind::Text(_) | Kind::Secret(_))
+        matches!(self, Kind::Text(_) | Kind::Secret(_) | Kind::Signature(_) | Kind::Url(_))
     }
 }

@@ -6,13 +6,16 @@
 
 use std::path::Path;
 
+use super::definitions::Ending;
 use super::draft::Draft;
 use super::finding::{Finding, Findings, Place};
-use super::kind::Kind;
-use super::tree::{Entry, Node, Value};
+use super::tree::{Entry, Value};
 use super::types::Config;
 use super::{environment, lookup, tree, value};
 use crate::bounds::WORKERS_MAX;
+
+/// Sections that others build on: whose secret signs, and what `module` may name.
+const FIRST: [&str; 2] = ["auth", "module"];
 
 /// A configuration with the warnings about it, or everything that is wrong with it, warnings included.
 pub type Loaded = Result<(Config, Vec<Finding>), Vec<Finding>>;
@@ -84,9 +87,10 @@ fn read(
     environment::lay_flags_over(&mut root, flags, &mut findings);
     // The parallelism that the system reports honours a cgroup's quota.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut draft = Draft::new(workers_default(cores));
+    let mut draft = Draft::new(workers_default(cores), dir);
+    root.sort_by_key(|entry| FIRST.iter().position(|first| *first == entry.name).unwrap_or(FIRST.len()));
     Walk { draft: &mut draft, findings: &mut findings }.section(&root, "", "");
-    match draft.finish(dir, &mut findings) {
+    match draft.finish(&mut findings) {
         Some(config) => Ok((config, findings.into_sorted())),
         None => Err(findings.into_sorted()),
     }
@@ -136,14 +140,12 @@ impl Walk<'_> {
     fn key(&mut self, entry: &Entry, pattern: &str, name: &str, section: &str) {
         if let Some(key) = lookup::find(pattern) {
             self.draft.places.insert(name.to_owned(), entry.place.clone());
-            let is_whole = matches!(key.kind, Kind::Refused(_));
-            let place = if is_whole { &entry.place } else { &entry.node.place };
-            let node = Node { place: place.clone(), value: entry.node.value.clone() };
-            value::apply(key, name, &node, self.draft, self.findings);
+            value::apply(key, name, &entry.node, self.draft, self.findings);
         } else if lookup::is_section(pattern) {
             if let Some(inner) = self.table(entry, name) {
                 self.draft.places.insert(name.to_owned(), entry.place.clone());
                 self.section(inner, pattern, name);
+                self.draft.end_section(name, self.findings);
             }
         } else {
             let nearest = lookup::nearest(section, &entry.name);
@@ -160,11 +162,13 @@ impl Walk<'_> {
 
     /// A table under a name of the operator's: `[pipe."…"]`.
     fn definition(&mut self, entry: &Entry, pattern: &str, name: &str) {
-        let child = lookup::join(name, &quoted(&entry.name));
+        let own = if pattern == "pipe" { quoted(&entry.name) } else { bare_or_quoted(&entry.name) };
+        let child = lookup::join(name, &own);
         if let Some(inner) = self.table(entry, &child) {
             self.draft.places.insert(child.clone(), entry.place.clone());
             self.section(inner, &lookup::join(pattern, "*"), &child);
-            self.draft.end_pipe(&entry.name, &child, &entry.place, self.findings);
+            let ending = Ending { name: &entry.name, key: &child, place: &entry.place };
+            self.draft.end(pattern, &ending, self.findings);
         }
     }
 

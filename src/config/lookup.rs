@@ -1,6 +1,6 @@
 //! Questions to the table of keys: is this one known, is it a section, which one was meant?
 
-use super::keys::KEYS;
+use super::keys::keys;
 use super::kind::Key;
 
 /// Bytes of an unknown name that are compared with the known ones. The rest of a longer one is passed over.
@@ -10,17 +10,17 @@ const ELSEWHERE: usize = 2;
 
 /// The row of `path`.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.path == path)
+    keys().find(|key| key.path == path)
 }
 
 /// Whether `path` is a table that holds keys.
 pub(super) fn is_section(path: &str) -> bool {
-    KEYS.iter().any(|key| below(key.path, path).is_some())
+    keys().any(|key| below(key.path, path).is_some())
 }
 
 /// Whether the names in the table `path` are the operator's own.
 pub(super) fn is_named(path: &str) -> bool {
-    KEYS.iter().any(|key| below(key.path, path).is_some_and(|rest| rest.starts_with('*')))
+    keys().any(|key| below(key.path, path).is_some_and(|rest| rest.starts_with('*')))
 }
 
 /// What follows `section` in `path`; the empty section is the whole file.
@@ -36,7 +36,7 @@ fn below<'p>(path: &'p str, section: &str) -> Option<&'p str> {
 pub(super) fn nearest(section: &str, name: &str) -> String {
     let name = &name[..name.floor_char_boundary(NAME_BYTES_COMPARED_MAX)];
     let (mut best, mut best_distance) = (String::new(), usize::MAX);
-    for key in KEYS {
+    for key in keys() {
         let neighbour = below(key.path, section).map(|rest| rest.split('.').next().unwrap_or(rest));
         let (elsewhere, leaf) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         let candidates = [

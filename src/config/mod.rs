@@ -7,22 +7,32 @@
 //!                          └────────► findings ◄──────┘
 //! ```
 //!
+//! Of rules, `rule`, `guards`, `call` and `payload` read single values, `definitions` puts them together.
+//!
 //! Invariant: a [`Config`] is complete and in range, or there is none and the [`Finding`]s say why, all of them. Only
-//! `types` is PURE; `load` and `draft` read files.
+//! `types` is PURE; `load`, `draft`, `payload`, `webhook` and `control` read files.
 
+mod call;
 mod control;
+mod definitions;
 mod draft;
 mod environment;
 mod finding;
+mod guards;
 mod keys;
 mod kind;
 mod lint;
 mod load;
 mod lookup;
+mod payload;
 mod reference;
+mod rule;
+mod shadow;
+mod table;
 mod tree;
 mod types;
 mod value;
+mod webhook;
 
 pub use control::{Allow, ApiKey, ApiRight, Control};
 pub use finding::{Finding, Severity};

@@ -1,7 +1,10 @@
 //! The reference of all keys, in Markdown, from the table of keys.
 
-use super::keys::KEYS;
-use super::kind::{Key, Kind};
+use super::call::ASK;
+use super::guards::GUARD;
+use super::keys::keys;
+use super::payload::SCOPE;
+use super::table::Inner;
 
 const HEAD: &str = "\
 # Configuration
@@ -11,46 +14,56 @@ says what is wrong with a file, all of it at once, with line and key. This page 
 `src/config/keys.rs`.
 
 - An unknown or repeated key, a wrong type and a number out of range are errors; the file is refused whole.
-- Every key outside `[pipe]` can be given by an environment variable, which wins over the file:
+- Every key can be given by an environment variable, which wins over the file, except in definitions (`[pipe]`,
+  `[module]`, `[action]`, `[queue]`) and arrays of tables (`[[guard]]`, `[[control.key]]`):
   `PIPEWARD_EDGE__PING_S=20` stands for `edge.ping_s = 20`. The value is read as TOML and, failing that, as a string.
   Flags of the command line win over both.
 - File names are relative to the directory of the configuration file.
 - Of the definitions `[pipe.\"…\"]` the first in the file that matches a name decides. `{x}` captures one or more
   characters other than `:`, at most once between two `:`; `{user.id}`, `{user.team}`, `{user.tenant}` and `{user.org}`
   stand for the connection's own value; `*` matches one or more characters other than `:`, `**` one or more of any.
-- Keys marked *not available* are part of the protocol and not of this version: an error, because a restriction must
-  not be passed over in silence.
+- Whoever is not allowed something is refused it: no key opens anything by being left out.
+- An expression is CEL over `user`, `params` (the captures), `pipe`, `event`, `args`, `to`, `ctx` and `ip`, with the
+  functions `owner(field)`, `role(map)`, `tenant()`, `org()` and `team()`. It must be a boolean; whatever else comes out of
+  it is a refusal, and a fault in the log.
 ";
+
+/// Tables that stand as values.
+const INNER: [(&str, &[Inner]); 3] =
+    [("One guard", &GUARD), ("`{ url = … }` as a right", &ASK), ("`scope` of a pipe", &SCOPE)];
 
 /// The whole of `docs/configuration.md`.
 pub fn reference() -> String {
     let mut page = HEAD.to_owned();
     let mut section = None;
-    for key in KEYS {
-        let (own, leaf) = section_of(key);
+    for key in keys() {
+        let (own, leaf) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         if section != Some(own) {
             section = Some(own);
-            let title = if own.is_empty() { "Other sections".to_owned() } else { format!("`[{}]`", shown(own)) };
-            page += &format!("\n## {title}\n\n| key | accepts | default | meaning |\n|---|---|---|---|\n");
+            // The only key that stands in no section.
+            let title = if own.is_empty() { "`[[guard]]`".to_owned() } else { format!("`[{}]`", shown(own)) };
+            page += &table(&title);
         }
-        page += &row(key, leaf);
+        page += &row(leaf, &key.kind.accepts(), key.default, key.doc);
+    }
+    for (title, rows) in INNER {
+        page += &table(title);
+        for one in rows {
+            page += &row(one.name, one.accepts, one.default, one.doc);
+        }
     }
     page
 }
 
-fn section_of(key: &Key) -> (&'static str, &'static str) {
-    key.path.rsplit_once('.').unwrap_or(("", key.path))
+fn table(title: &str) -> String {
+    format!("\n## {title}\n\n| key | accepts | default | meaning |\n|---|---|---|---|\n")
 }
 
 fn shown(section: &str) -> String {
-    section.replace(".*", ".\"NAME\"")
+    section.replace("pipe.*", "pipe.\"NAME\"").replace('*', "NAME")
 }
 
-fn row(key: &Key, leaf: &str) -> String {
-    let default = if key.default.is_empty() { "–".to_owned() } else { format!("`{}`", key.default) };
-    let (accepts, default) = match key.kind {
-        Kind::Refused(_) => ("*not available* (error)".to_owned(), "–".to_owned()),
-        _ => (key.kind.accepts(), default),
-    };
-    format!("| `{leaf}` | {accepts} | {default} | {} |\n", key.doc)
+fn row(name: &str, accepts: &str, default: &str, doc: &str) -> String {
+    let default = if default.is_empty() { "–".to_owned() } else { format!("`{default}`") };
+    format!("| `{name}` | {accepts} | {default} | {doc} |\n")
 }

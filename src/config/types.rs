@@ -2,15 +2,18 @@
 //!
 //! Invariant: a value of these types that came from `load` or `parse` is complete and in range; nobody checks it
 //! again. PURE: the types alone know no file, clock or environment. Units stand in the names (`_s` seconds, `_bytes`
-//! bytes). Defaults are the ones of PROTOCOL.md §6 and rulings C2 and C32.
+//! bytes). Defaults are the ones of PROTOCOL.md §6 and rulings C2 and C32. What is ruled is
+//! in [`crate::rules::definition`].
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::control::Control;
-use crate::protocol::names::Template;
 use crate::protocol::peer::{Networks, Origins};
+use crate::rules::Rules;
+use crate::rules::definition::Endpoint;
 
 /// Everything that one process is told.
 #[derive(Clone, Debug)]
@@ -21,8 +24,8 @@ pub struct Config {
     pub auth: Auth,
     /// `[limits]`: how much anybody may use.
     pub limits: Limits,
-    /// `[pipe."…"]` in the order of the file; the first that matches a name decides (F20).
-    pub pipes: Vec<PipeDefinition>,
+    /// `[[guard]]`, `[module.…]`, `[pipe."…"]`, `[action.…]`, `[queue.…]` and `[push]`: who may do what.
+    pub rules: Arc<Rules>,
     /// `[control]`: where the application and the operators call.
     pub control: Control,
     /// `[store]`: what outlives the process.
@@ -38,7 +41,7 @@ impl Config {
             edge: Edge::new(workers),
             auth: Auth::default(),
             limits: Limits::default(),
-            pipes: Vec::new(),
+            rules: Arc::default(),
             control: Control::default(),
             store: Store::default(),
             audit: AuditSettings::default(),
@@ -104,8 +107,22 @@ impl Edge {
 pub struct Auth {
     /// Whether a connection without a token is served, as nobody.
     pub anonymous: bool,
-    /// `[auth.token]`; without it every token is refused (A3).
+    /// `[auth.token]`; without it a token is the webhook's, or refused where there is none (A3).
     pub token: Option<TokenSettings>,
+    /// `[auth.webhook]`: the application is asked about a connection that brings no token of ours.
+    pub webhook: Option<Webhook>,
+}
+
+/// `[auth.webhook]`: the authorize endpoint of the application.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Where it is, how long it may take, and the secret that signs the calls. Its number is 0.
+    pub endpoint: Arc<Endpoint>,
+    /// Headers of the upgrade request that it is shown, in lower case, none twice; never `sec-websocket-protocol`
+    /// (INVARIANTS 28).
+    pub forward_headers: Vec<Box<str>>,
+    /// Calls at a time, at least 1; further upgrades wait in line (B24).
+    pub concurrency: u32,
 }
 
 /// `[auth.token]`: how tokens are verified.
@@ -171,6 +188,8 @@ pub struct Limits {
     pub rates: Rates,
     /// Rates summed over the connections of one (tenant, user).
     pub per_user: Rates,
+    /// Rates summed over the connections of one tenant.
+    pub per_tenant: Rates,
     /// Seconds that a connection may stay over a rate before it is closed (4429); 0 closes at the first refusal (C31).
     pub throttle_s: u32,
 }
@@ -189,6 +208,7 @@ impl Default for Limits {
             when_slow: WhenSlow::Close,
             rates: Rates::per_connection(),
             per_user: Rates::default(),
+            per_tenant: Rates::default(),
             throttle_s: 10,
         }
     }
@@ -282,21 +302,4 @@ pub enum AuditPath {
     Stdout,
     /// A file, rotated by size.
     File(PathBuf),
-}
-
-/// One `[pipe."…"]`: what every connection may do on the pipes whose name matches, beside its explicit grants.
-#[derive(Clone, Debug)]
-pub struct PipeDefinition {
-    /// The name, compiled.
-    pub name: Template,
-    /// May receive.
-    pub subscribe: bool,
-    /// May send.
-    pub publish: bool,
-    /// May see who is there.
-    pub presence: bool,
-    /// Meant to be open: silences the lint and grants nothing (A7).
-    pub public: bool,
-    /// Line of the file, from 1.
-    pub line: u32,
 }

@@ -5,13 +5,16 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use super::call::{self, check_url};
 use super::control::read_keys;
 use super::draft::Draft;
 use super::finding::{Findings, Place};
 use super::kind::{Key, Kind};
 use super::lookup::distance;
+use super::rule::{filter, right};
 use super::tree::{Entry, Node, Value};
 use super::types::{Rate, WhenSlow};
+use super::{guards, payload, webhook};
 use crate::protocol::peer::{Network, Networks, Origin, Origins};
 
 /// Addresses in `edge.listen`. More: configuration error.
@@ -24,8 +27,9 @@ pub(super) fn apply(key: &Key, name: &str, node: &Node, draft: &mut Draft, findi
     let mut one = One { key, name, findings };
     match &key.kind {
         Kind::Flag(field) => one.flag(node).map(|flag| *field(draft) = flag),
-        Kind::Right(field) => one.right(node).map(|flag| *field(draft) = flag),
         Kind::Number(least, most, field) => one.number(node, *least, *most).map(|number| *field(draft) = number),
+        Kind::Bound(least, most, field) => one.number(node, *least, *most).map(|number| *field(draft) = Some(number)),
+        Kind::Large(most, field) => one.large(node, *most).map(|number| *field(draft) = number),
         Kind::Size(most, field) => one.number(node, 0, *most).map(|size| {
             *field(draft) = if size == 0 { *most } else { size };
         }),
@@ -37,7 +41,31 @@ pub(super) fn apply(key: &Key, name: &str, node: &Node, draft: &mut Draft, findi
         Kind::Origins(field) => one.origins(node).map(|origins| *field(draft) = origins),
         Kind::Networks(field) => one.networks(node).map(|networks| *field(draft) = networks),
         Kind::Rate(field) => one.rate(node).map(|rate| *field(draft) = rate),
-        Kind::Refused(instead) => one.error(&node.place, format!("not available in this version; {instead}")),
+        Kind::Signature(field) => one.signature(node).map(|text| *field(draft) = Some(text)),
+        Kind::Url(field) => one.url(node).map(|url| *field(draft) = Some(url)),
+        Kind::Headers(field) => one
+            .texts(node)
+            .and_then(|texts| webhook::headers(texts, name, one.findings))
+            .map(|headers| *field(draft) = headers),
+        Kind::Right(stand, field) => {
+            right(*stand, node, name, &mut draft.calls, findings).map(|right| *field(draft) = right)
+        }
+        Kind::EventRight(stand, field) => {
+            right(*stand, node, name, &mut draft.calls, findings).map(|right| *field(draft) = Some(right))
+        }
+        Kind::Guards(field) => {
+            guards::guards(node, name, &mut draft.calls, findings).map(|guards| *field(draft) = guards)
+        }
+        Kind::Module(field) => one
+            .text(node)
+            .and_then(|module| draft.module(&module, &node.place, name, findings))
+            .map(|module| *field(draft) = Some(module)),
+        Kind::Scope(field) => payload::scope(node, name, findings).map(|scope| *field(draft) = scope),
+        Kind::Filter(field) => filter(node, name, findings).map(|filter| *field(draft) = Some(filter)),
+        Kind::Schema(field) => {
+            payload::schema(node, name, &draft.dir, findings).map(|schema| *field(draft) = Some(schema))
+        }
+        Kind::References(field) => payload::references(node, name, findings).map(|fields| *field(draft) = fields),
     };
 }
 
@@ -66,18 +94,6 @@ impl One<'_> {
         }
     }
 
-    fn right(&mut self, node: &Node) -> Option<bool> {
-        match &node.value {
-            Value::Text(_) | Value::Table(_) => {
-                let what =
-                    if matches!(node.value, Value::Text(_)) { "expressions" } else { "calls to the application" };
-                let message = format!("{what} as rights are not available in this version; write `true` or `false`");
-                self.error(&node.place, message)
-            }
-            _ => self.flag(node),
-        }
-    }
-
     fn number(&mut self, node: &Node, least: u32, most: u32) -> Option<u32> {
         let Value::Integer(number) = node.value else { return self.wrong_type(node) };
         match u32::try_from(number) {
@@ -86,6 +102,37 @@ impl One<'_> {
                 let message = format!("{number} is out of range; write {}", self.key.kind.accepts());
                 self.error(&node.place, message)
             }
+        }
+    }
+
+    fn large(&mut self, node: &Node, most: u64) -> Option<u64> {
+        let Value::Integer(number) = node.value else { return self.wrong_type(node) };
+        match u64::try_from(number) {
+            Ok(number) if (1..=most).contains(&number) => Some(number),
+            _ => {
+                let message = format!("{number} is out of range; write {}", self.key.kind.accepts());
+                self.error(&node.place, message)
+            }
+        }
+    }
+
+    fn signature(&mut self, node: &Node) -> Option<String> {
+        let text = self.text(node)?;
+        if text.len() > call::SECRET_BYTES_MAX {
+            return self.error(&node.place, format!("holds {} bytes; write {}", text.len(), self.key.kind.accepts()));
+        }
+        // The webhook's is looked at once it is known whether it comes from a file.
+        if self.name != "auth.webhook.secret" {
+            call::advise(&text, &node.place, self.name, self.findings);
+        }
+        Some(text)
+    }
+
+    fn url(&mut self, node: &Node) -> Option<Box<str>> {
+        let text = self.text(node)?;
+        match check_url(&text) {
+            Ok(()) => Some(text.into()),
+            Err(why) => self.error(&node.place, why),
         }
     }
 

@@ -1,7 +1,9 @@
 //! The service as the API sees it.
 
 use super::api::Operations;
-use super::metrics::{self, Extra};
+use super::application::counts::Called;
+use super::metrics::{self, Calls, Extra};
+use super::queues::{Dead, QueueFacts};
 use super::service::{Failure, Service};
 use crate::shard::command::{ConnectionFacts, Members, Person, Stats, Who};
 use crate::shard::record::Record;
@@ -64,6 +66,18 @@ impl Operations for Service {
         Service::members(self, pipe).await
     }
 
+    fn queues(&self) -> Vec<QueueFacts> {
+        Service::queues(self)
+    }
+
+    async fn dead(&self, queue: &str, after: Option<u64>, limit: usize) -> Result<(Vec<Dead>, Option<u64>), Failure> {
+        Service::dead(self, queue, after, limit).await
+    }
+
+    async fn retry(&self, queue: &str, id: Option<&str>) -> Result<u64, Failure> {
+        Service::retry(self, queue, id).await
+    }
+
     async fn stats(&self) -> Result<Vec<Stats>, Failure> {
         Service::stats(self).await
     }
@@ -71,6 +85,8 @@ impl Operations for Service {
     async fn metrics(&self) -> Result<String, Failure> {
         let workers = Service::stats(self).await?;
         let audit = self.audit();
+        let (upgrades_waiting, calls_waiting) = self.application().waiting();
+        let numbers = Called::ALL.into_iter().zip(self.application().counts().numbers());
         let extra = Extra {
             revocations: self.shared().revocations.count() as u64,
             audit_written: audit.written(),
@@ -79,6 +95,11 @@ impl Operations for Service {
             ready: self.shared().is_ready(),
             connections_limit: u64::from(self.shared().settings().config.limits.connections),
             started_ms: self.started_ms(),
+            calls: numbers.map(|(called, numbers)| Calls { called, numbers }).collect(),
+            upgrades_waiting: upgrades_waiting as u64,
+            calls_waiting: calls_waiting as u64,
+            queues: Service::queues(self),
+            now_ms: Service::now_ms(),
         };
         Ok(metrics::render(&workers, &extra))
     }

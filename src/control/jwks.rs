@@ -159,6 +159,16 @@ impl Fetcher {
     }
 }
 
+/// The keys at this address as they are now, for a program that has no runtime of its own.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn fetch_once(text: &str) -> Result<KeySet, String> {
+    let fetcher = Fetcher::new(text, Pace::default())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|why| why.to_string())?;
+    runtime.block_on(fetcher.fetch())
+}
+
 /// The error with what caused it, which the library leaves out; without the address, which stands beside it.
 fn told(why: reqwest::Error) -> String {
     let why = why.without_url();

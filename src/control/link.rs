@@ -119,6 +119,13 @@ impl Link {
         Ok(self.ask(vec![worker], act).await?.pop())
     }
 
+    /// Has one worker do this, and waits for no answer. To a worker that has ended it is lost.
+    pub async fn tell(&self, worker: usize, act: Act) {
+        if worker < self.workers() {
+            self.send(vec![(worker, Parcel::Command(Box::new(Command { act, answer: None })))]).await;
+        }
+    }
+
     /// Entries waiting in the rings to the workers, in their order.
     pub fn depths(&self) -> Vec<usize> {
         let mut port = self.port();

@@ -9,6 +9,8 @@
 
 use std::fmt::{Display, Write};
 
+use super::application::counts::{BOUNDS_MS, Called, Fault, Numbers};
+use super::queues::QueueFacts;
 use crate::protocol::codes::{CloseCode, Code};
 use crate::shard::command::{Stats, TICK_BOUNDS_NS};
 use crate::shard::counters::Counters;
@@ -33,6 +35,25 @@ pub struct Extra {
     pub connections_limit: u64,
     /// When the process started, Unix milliseconds.
     pub started_ms: u64,
+    /// Calls to the application, by what is called.
+    pub calls: Vec<Calls>,
+    /// Upgrades that wait for authorize.
+    pub upgrades_waiting: u64,
+    /// Rules and actions that wait for room.
+    pub calls_waiting: u64,
+    /// All queues, by name.
+    pub queues: Vec<QueueFacts>,
+    /// Now, Unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// Calls of one kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calls {
+    /// Which.
+    pub called: Called,
+    /// What they came to.
+    pub numbers: Numbers,
 }
 
 /// One metric.
@@ -60,6 +81,20 @@ enum Source {
     Outcomes,
     /// Histogram of each worker.
     Ticks,
+    /// Gauge of each kind of call.
+    Call(fn(&Numbers) -> u64),
+    /// Counter of each kind of call.
+    CallTotal(fn(&Numbers) -> u64),
+    /// Counter of each kind of call, by fault.
+    CallFaults,
+    /// Histogram of each kind of call.
+    CallTimes,
+    /// Gauge of each queue.
+    Queue(fn(&QueueFacts) -> u64),
+    /// Counter of each queue.
+    QueueTotal(fn(&QueueFacts) -> u64),
+    /// Gauge of each queue: how long the first message has waited.
+    QueueAge,
     /// Gauge of the process.
     Process(fn(&Extra) -> f64),
     /// Counter of the process.
@@ -125,6 +160,58 @@ static METRICS: &[Metric] = &[
         "pipeward_audit_failures_total",
         Source::ProcessTotal(|extra| extra.audit_failures),
         "Writes of the audit that failed.",
+    ),
+    metric("pipeward_calls_total", Source::CallTotal(|one| one.asked), "Calls to the application that were wanted."),
+    metric("pipeward_calls_in_flight", Source::Call(|one| one.in_flight), "Calls that are being answered."),
+    metric(
+        "pipeward_call_failures_total",
+        Source::CallFaults,
+        "Calls without a proper answer; a refusal is one. In the line: late or overloaded.",
+    ),
+    metric("pipeward_call_seconds", Source::CallTimes, "How long calls took, without waiting in line."),
+    metric(
+        "pipeward_upgrades_waiting",
+        Source::Process(|extra| extra.upgrades_waiting as f64),
+        "Upgrades in line for authorize, over auth.webhook.concurrency.",
+    ),
+    metric(
+        "pipeward_calls_waiting",
+        Source::Process(|extra| extra.calls_waiting as f64),
+        "Calls of rules and actions in line.",
+    ),
+    metric("pipeward_queue_depth", Source::Queue(|one| one.depth), "Messages that wait in a queue."),
+    metric("pipeward_queue_bytes", Source::Queue(|one| one.bytes), "Bytes of the messages that wait in a queue."),
+    metric("pipeward_queue_oldest_seconds", Source::QueueAge, "How long the first message of a queue has waited."),
+    metric("pipeward_queue_dead", Source::Queue(|one| one.dead), "Dead letters of a queue."),
+    metric(
+        "pipeward_queue_enqueued_total",
+        Source::QueueTotal(|one| one.totals.enqueued),
+        "Messages of a queue that were stored.",
+    ),
+    metric(
+        "pipeward_queue_refused_total",
+        Source::QueueTotal(|one| one.totals.refused),
+        "Messages refused because the queue was full or the store failed.",
+    ),
+    metric(
+        "pipeward_queue_delivered_total",
+        Source::QueueTotal(|one| one.totals.delivered),
+        "Messages that the application has taken.",
+    ),
+    metric(
+        "pipeward_queue_attempts_failed_total",
+        Source::QueueTotal(|one| one.totals.failed),
+        "Attempts to deliver that failed.",
+    ),
+    metric(
+        "pipeward_queue_died_total",
+        Source::QueueTotal(|one| one.totals.died),
+        "Messages that became dead letters.",
+    ),
+    metric(
+        "pipeward_queue_dead_forgotten_total",
+        Source::QueueTotal(|one| one.totals.forgotten),
+        "Dead letters that were forgotten for want of room.",
     ),
     metric(
         "pipeward_worker_connections",
@@ -223,6 +310,36 @@ static METRICS: &[Metric] = &[
         Source::Counter("throttled"),
         "Episodes in which a client was over its rate and was told so.",
     ),
+    metric(
+        "pipeward_worker_calls_total",
+        Source::Counter("calls"),
+        "Calls that left for the application or the control thread: authorize, rules, actions, queues, pushes.",
+    ),
+    metric(
+        "pipeward_worker_messages_set_aside_total",
+        Source::Counter("set_aside"),
+        "Messages that waited for the application.",
+    ),
+    metric(
+        "pipeward_worker_answers_failed_total",
+        Source::Counter("answers_failed"),
+        "Rules of the application that had no usable answer. Each refused.",
+    ),
+    metric(
+        "pipeward_worker_rule_faults_total",
+        Source::Counter("rule_faults"),
+        "Rules that failed: an error, or no boolean. Each refused.",
+    ),
+    metric(
+        "pipeward_worker_filter_faults_total",
+        Source::Counter("filter_faults"),
+        "Filters that failed for an event and a subscriber. Each left the event out.",
+    ),
+    metric(
+        "pipeward_worker_authorize_faults_total",
+        Source::Counter("authorize_faults"),
+        "Handshakes and refreshes that failed because the webhook could not be asked, or answered something else.",
+    ),
     metric("pipeward_worker_pings_total", Source::Counter("pings"), "Pings sent."),
     metric(
         "pipeward_worker_stale_total",
@@ -279,6 +396,7 @@ made from the table in `src/control/metrics.rs`.
   Everything else is of the process.
 - `code` is a code of [protocol.md](protocol.md), such as `FORBIDDEN`, or the number of a close code, such as `4413`.
 - Counters start at 0 with the process and end in `_total`. Bytes are bytes, times are seconds.
+- `call` is what the application is called for: `authorize`, `rule`, `action` or `queue`. `queue` is a queue's name.
 - Workers count in plain memory and are asked at each scrape; a scrape costs each of them some microseconds.
 - Deliveries per published event (fan-out) are `pipeward_worker_events_delivered_total` over
   `pipeward_worker_events_published_total`, both summed over the workers.
@@ -291,7 +409,8 @@ impl Source {
     fn kind(&self) -> &'static str {
         match self {
             Source::Worker(_) | Source::Sum(_) | Source::Process(_) | Source::Version => "gauge",
-            Source::Ticks => "histogram",
+            Source::Call(_) | Source::Queue(_) | Source::QueueAge => "gauge",
+            Source::Ticks | Source::CallTimes => "histogram",
             _ => "counter",
         }
     }
@@ -303,6 +422,10 @@ impl Source {
             Source::Ticks => "worker, le",
             Source::Codes(_) | Source::Closes(_) => "code",
             Source::Version => "version",
+            Source::Call(_) | Source::CallTotal(_) => "call",
+            Source::CallFaults => "call, reason",
+            Source::CallTimes => "call, le",
+            Source::Queue(_) | Source::QueueTotal(_) | Source::QueueAge => "queue",
             Source::Sum(_) | Source::Process(_) | Source::ProcessTotal(_) => "",
         }
     }
@@ -344,6 +467,31 @@ fn samples(out: &mut String, metric: &Metric, workers: &[Stats], extra: &Extra) 
             }
         }
         Source::Ticks => workers.iter().for_each(|stats| ticks(out, name, stats)),
+        Source::Call(value) | Source::CallTotal(value) => {
+            for Calls { called, numbers } in &extra.calls {
+                line(out, format_args!("{name}{{call=\"{}\"}} {}", called.name(), value(numbers)));
+            }
+        }
+        Source::CallFaults => {
+            for Calls { called, numbers } in &extra.calls {
+                for (fault, count) in Fault::ALL.iter().zip(numbers.faults) {
+                    let (called, reason) = (called.name(), fault.name());
+                    line(out, format_args!("{name}{{call=\"{called}\",reason=\"{reason}\"}} {count}"));
+                }
+            }
+        }
+        Source::CallTimes => extra.calls.iter().for_each(|calls| call_times(out, name, calls)),
+        Source::Queue(value) | Source::QueueTotal(value) => {
+            for queue in &extra.queues {
+                line(out, format_args!("{name}{{queue=\"{}\"}} {}", escaped(&queue.name), value(queue)));
+            }
+        }
+        Source::QueueAge => {
+            for queue in &extra.queues {
+                let age_ms = queue.oldest_ms.map_or(0, |oldest_ms| extra.now_ms.saturating_sub(oldest_ms));
+                line(out, format_args!("{name}{{queue=\"{}\"}} {}", escaped(&queue.name), age_ms as f64 / 1000.0));
+            }
+        }
         Source::Process(value) => line(out, format_args!("{name} {}", value(extra))),
         Source::ProcessTotal(value) => line(out, format_args!("{name} {}", value(extra))),
         Source::Version => line(out, format_args!("{name}{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))),
@@ -362,6 +510,26 @@ fn ticks(out: &mut String, name: &str, stats: &Stats) {
     line(out, format_args!("{name}_bucket{{worker=\"{worker}\",le=\"+Inf\"}} {all}"));
     line(out, format_args!("{name}_sum{{worker=\"{worker}\"}} {}", stats.ticks.sum_ns as f64 / 1e9));
     line(out, format_args!("{name}_count{{worker=\"{worker}\"}} {all}"));
+}
+
+fn call_times(out: &mut String, name: &str, calls: &Calls) {
+    let Calls { called, numbers } = calls;
+    let call = called.name();
+    let mut below = 0;
+    for (count, bound_ms) in numbers.times.iter().zip(BOUNDS_MS) {
+        below += count;
+        let le = bound_ms as f64 / 1000.0;
+        line(out, format_args!("{name}_bucket{{call=\"{call}\",le=\"{le}\"}} {below}"));
+    }
+    let all: u64 = numbers.times.iter().sum();
+    line(out, format_args!("{name}_bucket{{call=\"{call}\",le=\"+Inf\"}} {all}"));
+    line(out, format_args!("{name}_sum{{call=\"{call}\"}} {}", numbers.time_us as f64 / 1e6));
+    line(out, format_args!("{name}_count{{call=\"{call}\"}} {all}"));
+}
+
+/// A label's value: names of queues are a configuration's.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// In the order of [`OUTCOMES`].
@@ -399,6 +567,11 @@ mod tests {
         shown.sort_unstable();
         counted.sort_unstable();
         assert_eq!(shown, counted, "metrics (left) against shard::counters (right)");
+    }
+
+    #[test]
+    fn a_name_of_a_queue_cannot_break_the_format() {
+        assert_eq!(escaped("a\\b\"c\nd"), "a\\\\b\\\"c\\nd");
     }
 
     #[test]

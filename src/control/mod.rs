@@ -6,10 +6,14 @@
 //!                                     │  ▲ answers, by a call from the worker's thread
 //!                                     ▼
 //!                            store (a thread of its own, fsync)      audit (a thread of its own)
+//!                                     ▲
+//!  worker ── calls ──▶ desk ──▶ queues ──┬─▶ application ── HTTP ──▶ the application
+//!                        └───────────────┘        └─ outcomes ──▶ link ──▶ that worker's ring
 //! ```
 //!
 //! Reading order: `service` (what can be asked, and in which order a revocation takes effect), `link` (the way to the
-//! workers), `store` and its `coding`, `expiry` (ends of time limits), `jwks`, then `api`, `audit`, `metrics`.
+//! workers), `store` and its `coding`, `expiry` (ends of time limits), `jwks`; `desk`, `application` and `queues` (what
+//! workers ask for); then `api`, `audit`, `metrics`.
 //!
 //! Invariant: tokio, axum, redb and reqwest are known in this folder alone. The thread runs one tokio runtime without
 //! helper threads of its own; the store and the audit writer have theirs, since both wait for disks (INVARIANTS 32).
@@ -30,26 +34,37 @@ use crate::auth::jwks::FetchedKeys;
 use crate::config::KeySource;
 use crate::mesh::port::Port;
 use crate::shard::MeshParcel as Parcel;
+use crate::shard::call::Call;
 use crate::shard::revocation::{Entry, Revocation};
 use crate::shard::shared::Shared;
 
 pub mod api;
+pub mod application;
 pub mod audit;
 mod calls;
 pub mod coding;
+pub mod desk;
 pub mod expiry;
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod http;
 pub mod jwks;
 pub mod link;
 pub mod metrics;
+pub mod queues;
 pub mod service;
 pub mod store;
+pub mod validation;
 pub mod witness;
 
 use api::KeyRing;
+use application::Application;
 use audit::Audit;
+use desk::Desk;
 use expiry::Endings;
 use jwks::{Fetcher, Pace};
 use link::{Attendance, Link};
+use queues::{Pace as QueuePace, Queues};
 use service::Service;
 use store::Store;
 use witness::Told;
@@ -95,11 +110,16 @@ impl Control {
             .build()
             .map_err(|why| format!("cannot start the control thread: {why}"))?;
         let link = Link::new(port);
-        let (told, lifted) = witness::witness(audit.clone());
-        let service = Service::new(shared, link.clone(), store.clone(), audit, endings);
+        let application = Application::new(shared.clone())?;
+        let queues =
+            Queues::open(shared.clone(), store.clone(), audit.clone(), application.clone(), QueuePace::default())?;
+        let (told, lifted, calls) = witness::witness(audit.clone());
+        let service =
+            Service::new(shared, link.clone(), store.clone(), audit, endings, application.clone(), queues.clone());
+        let desk = Desk { service: service.clone(), link: link.clone(), application, queues };
         let (stop, stopped) = watch::channel(false);
         let (reloads, reloaded) = watch::channel(());
-        let work = Work { service, lifted, listener, fetching, stopped, reloaded };
+        let work = Work { service, lifted, desk, calls, listener, fetching, stopped, reloaded };
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
@@ -211,6 +231,8 @@ impl Fetching {
 struct Work {
     service: Service,
     lifted: Receiver<Arc<Revocation>>,
+    desk: Desk,
+    calls: Receiver<Box<Call>>,
     listener: std::net::TcpListener,
     fetching: Fetching,
     stopped: watch::Receiver<bool>,
@@ -219,7 +241,7 @@ struct Work {
 
 impl Work {
     async fn run(self) {
-        let Work { service, lifted, listener, mut fetching, stopped, reloaded } = self;
+        let Work { service, lifted, desk, calls, listener, mut fetching, stopped, reloaded } = self;
         let listener = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(why) => {
@@ -230,23 +252,43 @@ impl Work {
         tokio::spawn(expiry::run(service.clone()));
         tokio::spawn(witness::lift(service.clone(), lifted));
         fetching.start();
+        let (application, queues) = (desk.application.clone(), desk.queues.clone());
+        queues.start();
+        tokio::spawn(desk.run(calls));
         let settings = service.shared().settings();
         let keys = KeyRing::new(&settings.config.control.keys);
-        tokio::spawn(take_up(reloaded, service.shared().clone(), keys.clone(), fetching));
+        let followers = Followers { keys: keys.clone(), fetching, application, queues: queues.clone() };
+        tokio::spawn(followers.take_up(reloaded, service.shared().clone()));
         let router = api::router(service.clone(), keys);
         let router = if settings.config.control.pages { api::with_pages(router) } else { router };
         api::serve(listener, router, stopped).await;
-        let _ = timeout(STOP_WAIT, service.drain()).await;
+        let _ = timeout(STOP_WAIT, async {
+            service.drain().await;
+            queues.stop().await;
+        })
+        .await;
     }
 }
 
-/// Follows the settings, for as long as there is a main thread that may replace them.
-async fn take_up(mut reloaded: watch::Receiver<()>, shared: Arc<Shared>, keys: KeyRing, mut fetching: Fetching) {
-    while reloaded.changed().await.is_ok() {
-        keys.replace(&shared.settings().config.control.keys);
-        match fetching.take_up(&shared) {
-            Ok(()) => fetching.start(),
-            Err(why) => tracing::error!("{why}"),
+/// What depends on the settings in force.
+struct Followers {
+    keys: KeyRing,
+    fetching: Fetching,
+    application: Application,
+    queues: Queues,
+}
+
+impl Followers {
+    /// Follows the settings, for as long as there is a main thread that may replace them.
+    async fn take_up(mut self, mut reloaded: watch::Receiver<()>, shared: Arc<Shared>) {
+        while reloaded.changed().await.is_ok() {
+            self.keys.replace(&shared.settings().config.control.keys);
+            self.application.take_up();
+            self.queues.take_up();
+            match self.fetching.take_up(&shared) {
+                Ok(()) => self.fetching.start(),
+                Err(why) => tracing::error!("{why}"),
+            }
         }
     }
 }

@@ -15,12 +15,16 @@ use ahash::RandomState;
 use tokio::sync::{Mutex, Semaphore, TryAcquireError};
 use tokio::time::sleep;
 
+use super::application::Application;
 use super::audit::Audit;
 use super::expiry::Endings;
 use super::link::{Late, Link};
+use super::queues::{Dead, NotRevived, QueueFacts, Queues};
 use super::store::{Change, Store, StoreError};
+use super::validation::Validation;
+use crate::protocol::codes::Code;
 use crate::protocol::encode::{self, Sender};
-use crate::shard::command::{Act, Answer, ConnectionFacts, Member, Members, Person, Stats, Who};
+use crate::shard::command::{Act, Answer, ConnectionFacts, Member, Members, Person, Stats, Who, Within};
 use crate::shard::record::Record;
 use crate::shard::revocation::{Entry, Restoration, Revocation, Revocations, Taken, TokenRevocation, Tokens};
 use crate::shard::shared::Shared;
@@ -48,6 +52,8 @@ pub enum Failure {
     Overloaded,
     /// The server has stopped serving calls. Nothing was done. 503.
     Draining,
+    /// What was given is not as it must be, or not there. Nothing was done. The sentence may be told to the caller.
+    Refused(Code, String),
 }
 
 impl From<Late> for Failure {
@@ -68,6 +74,9 @@ struct Inner {
     store: Store,
     audit: Audit,
     endings: Endings,
+    application: Application,
+    queues: Queues,
+    validation: Validation,
     calls: Arc<Semaphore>,
     lines: Box<[Mutex<()>]>,
     hasher: RandomState,
@@ -76,12 +85,32 @@ struct Inner {
 
 impl Service {
     /// Over what it needs. `endings` knows the time limits of what is in the table already.
-    pub fn new(shared: Arc<Shared>, link: Link, store: Store, audit: Audit, endings: Endings) -> Service {
-        let lines = (0..LINES).map(|_| Mutex::new(())).collect();
+    pub fn new(
+        shared: Arc<Shared>,
+        link: Link,
+        store: Store,
+        audit: Audit,
+        endings: Endings,
+        application: Application,
+        queues: Queues,
+    ) -> Service {
         let hasher = shared.hasher(0x4c49_4e45);
-        let calls = Arc::new(Semaphore::new(CALLS_MAX));
-        let started_ms = Service::now_ms();
-        Service { inner: Arc::new(Inner { shared, link, store, audit, endings, calls, lines, hasher, started_ms }) }
+        Service {
+            inner: Arc::new(Inner {
+                shared,
+                link,
+                store,
+                audit,
+                endings,
+                application,
+                queues,
+                validation: Validation::default(),
+                calls: Arc::new(Semaphore::new(CALLS_MAX)),
+                lines: (0..LINES).map(|_| Mutex::new(())).collect(),
+                hasher,
+                started_ms: Service::now_ms(),
+            }),
+        }
     }
 
     /// What the process shares: settings, readiness, the table of revocations.
@@ -125,7 +154,7 @@ impl Service {
     /// it, with the number of connections whose queue took it.
     ///
     /// # Errors
-    /// [`Failure::Overloaded`], [`Failure::Draining`].
+    /// [`Failure::Refused`] where the event is not as the rules want it; [`Failure::Overloaded`], [`Failure::Draining`].
     pub async fn publish(
         &self,
         pipe: &str,
@@ -139,6 +168,8 @@ impl Service {
             Some("") => Sender::Anonymous,
             Some(user) => Sender::User(user),
         };
+        let rules = self.inner.shared.settings().config.rules.clone();
+        self.inner.validation.check(&rules, pipe, event, data)?;
         // A pipe that nobody knows has no subscriber, and sending to it creates nothing (INVARIANTS 21).
         let Some(known) = self.inner.shared.registry.find(pipe) else { return Ok(count.then_some(0)) };
         let bytes: Arc<[u8]> = encode::event_frame(pipe, event, data, from, Service::now_ms()).into();
@@ -158,7 +189,15 @@ impl Service {
     /// [`Failure::Overloaded`], [`Failure::Draining`].
     pub async fn push(&self, to: Who, event: &str, data: &str) -> Result<u64, Failure> {
         let bytes = encode::push_frame(event, data, Sender::Application, Service::now_ms()).into();
-        self.count(Act::Push { to, bytes }).await
+        self.push_frame(to, Within::Anywhere, bytes).await
+    }
+
+    /// The same with a frame that is encoded already.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`], [`Failure::Draining`].
+    pub async fn push_frame(&self, to: Who, within: Within, bytes: Arc<[u8]>) -> Result<u64, Failure> {
+        self.count(Act::Push { to, within, bytes }).await
     }
 
     /// Takes pipes from a user. Returns the number of the user's connections (D2).
@@ -171,6 +210,7 @@ impl Service {
             let _turn = inner.turn(&entry.person.user).await;
             inner.check_room((entry.taken != Taken::Everything).then_some(&entry.person))?;
             let stored = inner.store.write(Change::Put(Entry::Pipes(entry.clone()))).await;
+            inner.table().touch(&entry.person, Self::now_ms());
             inner.table().insert(entry.clone());
             inner.endings.add(Entry::Pipes(entry.clone()), inner.table());
             let connections = inner.link.count_all(&Act::Revoke(entry)).await?;
@@ -331,6 +371,51 @@ impl Service {
         .await
     }
 
+    /// Calls to the application.
+    pub fn application(&self) -> &Application {
+        &self.inner.application
+    }
+
+    /// All queues, by name.
+    pub fn queues(&self) -> Vec<QueueFacts> {
+        self.inner.queues.list()
+    }
+
+    /// Dead letters of a queue behind the place `after`, and where to go on.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`]: there is no such queue, or the store cannot be read.
+    pub async fn dead(
+        &self,
+        queue: &str,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<(Vec<Dead>, Option<u64>), Failure> {
+        match self.inner.queues.dead(queue, after, limit).await {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(no_queue()),
+            Err(why) => Err(Failure::Refused(Code::Internal, why)),
+        }
+    }
+
+    /// Has the dead letter of this id wait again, or all for which there is room. Returns how many.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`]: there is no such queue or letter, the queue is full, the store failed.
+    pub async fn retry(&self, queue: &str, id: Option<&str>) -> Result<u64, Failure> {
+        let (queue, id) = (queue.to_owned(), id.map(str::to_owned));
+        self.run(move |inner| async move {
+            let revived = inner.queues.revive(&queue, id.as_deref()).await;
+            revived.map_err(|why| match why {
+                NotRevived::NoQueue => no_queue(),
+                NotRevived::NoLetter => Failure::Refused(Code::NotFound, "There is no such dead letter".to_owned()),
+                NotRevived::Full => Failure::Refused(Code::Unavailable, "The queue is full".to_owned()),
+                NotRevived::Store => Failure::Refused(Code::Internal, "The store cannot be written".to_owned()),
+            })
+        })
+        .await
+    }
+
     /// What is due of the time limits.
     pub(super) fn endings(&self) -> &Endings {
         &self.inner.endings
@@ -434,6 +519,9 @@ impl Inner {
             Tokens::Token(_) | Tokens::Session(_) => None,
         })?;
         let stored = self.store.write(Change::Put(entry.clone())).await;
+        if let Tokens::IssuedBefore { person, .. } = &revocation.tokens {
+            self.table().touch(person, Service::now_ms());
+        }
         for superfluous in self.table().insert_tokens(revocation.clone()) {
             // Not durable before what takes its place is: the store keeps the order. It keeps both where that one is not.
             if stored.is_ok() {
@@ -444,6 +532,10 @@ impl Inner {
         let connections = self.link.count_all(&Act::RevokeTokens(revocation)).await?;
         durable(stored).map(|()| connections)
     }
+}
+
+fn no_queue() -> Failure {
+    Failure::Refused(Code::NotFound, "There is no such queue".to_owned())
 }
 
 /// Whose turn a change of this entry needs.

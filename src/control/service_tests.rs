@@ -48,7 +48,11 @@ impl Rig {
         let link = Link::new(ports.pop().unwrap());
         let shared = Shared::new(Settings::new(Config::new(workers)).unwrap(), 7);
         let audit = Audit::start(&AuditSettings { path: AuditPath::Stdout }).unwrap();
-        let service = Service::new(shared.clone(), link.clone(), store, audit, Endings::default());
+        let application = Application::new(shared.clone()).unwrap();
+        let shelf = Store::in_memory().unwrap();
+        let queues =
+            Queues::open(shared.clone(), shelf, audit.clone(), application.clone(), Default::default()).unwrap();
+        let service = Service::new(shared.clone(), link.clone(), store, audit, Endings::default(), application, queues);
         let (seen, paused, over) =
             (Seen::default(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let workers = ports.into_iter().enumerate().map(|(worker, port)| {

@@ -1,4 +1,4 @@
-//! What outlives the process: every revocation, in one redb file.
+//! What outlives the process: every revocation, and the messages of queues, in one redb file.
 //!
 //! Invariant: when [`Store::write`] has answered well, the change has passed an fsync and no crash undoes it. Changes
 //! take effect in the order in which they were handed over. A file that cannot be read to its last entry is refused
@@ -23,6 +23,7 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, St
 use tokio::sync::oneshot;
 
 use super::coding;
+use super::queues::shelf::{self, Edit};
 use crate::shard::revocation::{Entry, Restoration};
 
 /// The version of the file's layout. A file of a later one is refused.
@@ -48,6 +49,8 @@ pub enum Change {
     Lift(Restoration),
     /// Forget the entries with these keys: what had ended before it was loaded.
     Sweep(Vec<Vec<u8>>),
+    /// Of a queue.
+    Queue(Edit),
 }
 
 /// Why a change is not durable.
@@ -70,7 +73,13 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Job {
+enum Job {
+    Change(Task),
+    /// Is shown the file as it is after all earlier changes.
+    Look(Box<dyn FnOnce(&Database) + Send>),
+}
+
+struct Task {
     change: Change,
     done: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
@@ -128,7 +137,7 @@ impl Store {
     /// [`StoreError`]; it is then not durable.
     pub fn write(&self, change: Change) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let (done, answer) = oneshot::channel();
-        let handed = self.hand_over(Job { change, done: Some(done) });
+        let handed = self.hand_over(Job::Change(Task { change, done: Some(done) }));
         async move {
             handed?;
             answer.await.unwrap_or_else(|_| Err(closed()))
@@ -137,7 +146,36 @@ impl Store {
 
     /// Hands over a change that nobody waits for. Where there is no room it is left out: for cleaning up only.
     pub fn write_later(&self, change: Change) {
-        let _ = self.hand_over(Job { change, done: None });
+        let _ = self.hand_over(Job::Change(Task { change, done: None }));
+    }
+
+    /// Looks into the file, on the thread that owns it, after all changes that were handed over before.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it was not looked at.
+    pub(super) fn look<T: Send + 'static>(
+        &self,
+        look: Box<dyn FnOnce(&Database) -> T + Send>,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<T> {
+        let (done, answer) = oneshot::channel();
+        // Whoever asked may have gone.
+        let handed = self.hand_over(Job::Look(Box::new(move |database| drop(done.send(look(database))))));
+        async move {
+            handed?;
+            answer.await.map_err(|_| closed())
+        }
+    }
+
+    /// What lies in the store of every queue. Blocks: for the start, before there is a runtime.
+    ///
+    /// # Errors
+    /// A sentence for the operator, as of [`open`](Self::open).
+    pub(super) fn survey_queues(&self) -> Result<Vec<(Arc<str>, shelf::Found)>, String> {
+        let (done, answer) = oneshot::channel();
+        let look = move |database: &Database| drop(done.send(shelf::survey(database)));
+        let closed = |_| "the store is closed".to_owned();
+        self.hand_over(Job::Look(Box::new(look))).map_err(|why| format!("{why:?}"))?;
+        answer.blocking_recv().map_err(closed)?.map_err(|why| format!("the store {why}"))
     }
 
     /// Writes what was handed over and closes the file. Later changes fail.
@@ -192,27 +230,40 @@ struct Writer {
 impl Writer {
     fn run(mut self, queue: &Receiver<Job>) {
         while let Ok(first) = queue.recv() {
-            let mut batch = vec![first];
-            while batch.len() < BATCH_MAX
-                && let Ok(job) = queue.try_recv()
-            {
-                batch.push(job);
+            let (mut batch, mut look) = (Vec::new(), None);
+            let mut next = Some(first);
+            while let Some(job) = next.take() {
+                match job {
+                    Job::Look(one) => {
+                        look = Some(one);
+                        break;
+                    }
+                    Job::Change(task) => batch.push(task),
+                }
+                if batch.len() < BATCH_MAX {
+                    next = queue.try_recv().ok();
+                }
             }
-            let outcome = self.commit(&batch);
-            for done in batch.into_iter().filter_map(|job| job.done) {
-                // Whoever asked may have gone.
-                let _ = done.send(outcome.clone());
+            if !batch.is_empty() {
+                let outcome = self.commit(&batch);
+                for done in batch.into_iter().filter_map(|task| task.done) {
+                    // Whoever asked may have gone.
+                    let _ = done.send(outcome.clone());
+                }
+            }
+            if let Some(look) = look {
+                look(&self.database);
             }
         }
     }
 
-    fn commit(&mut self, batch: &[Job]) -> Result<(), StoreError> {
+    fn commit(&mut self, batch: &[Task]) -> Result<(), StoreError> {
         if self.failed.is_none()
             && let Err(why) = self.transact(batch).map_err(|why| why.to_string()).and_then(|()| self.check_place())
         {
             tracing::error!(
-                "the store cannot be written ({why}): revocations are in force, but not kept, until the server is \
-                 started again with a store that can be written"
+                "the store cannot be written ({why}): revocations are in force, but not kept, and no message of a queue \
+                 is taken, until the server is started again with a store that can be written"
             );
             self.failed = Some(why);
         }
@@ -232,12 +283,15 @@ impl Writer {
         }
     }
 
-    fn transact(&self, batch: &[Job]) -> Result<(), redb::Error> {
+    fn transact(&self, batch: &[Task]) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
         {
             let mut entries = transaction.open_table(ENTRIES)?;
-            for job in batch {
-                apply(&mut entries, &job.change)?;
+            for task in batch {
+                match &task.change {
+                    Change::Queue(edit) => shelf::apply(&transaction, edit)?,
+                    change => apply(&mut entries, change)?,
+                }
             }
         }
         // Immediate durability, the default: an fsync before this returns.
@@ -276,6 +330,8 @@ fn apply(entries: &mut Table<&[u8], &[u8]>, change: &Change) -> Result<(), Stora
                 entries.remove(&**key)?;
             }
         }
+        // Lies in other tables.
+        Change::Queue(_) => {}
     }
     Ok(())
 }

@@ -89,6 +89,11 @@ impl Code {
         all
     };
 
+    /// The code of this name on the wire.
+    pub fn of_name(name: &str) -> Option<Code> {
+        Code::ALL.iter().copied().find(|code| code.name() == name)
+    }
+
     /// The name on the wire, such as `RATE_LIMITED`.
     pub const fn name(self) -> &'static str {
         CODES[self as usize].1

@@ -9,6 +9,7 @@
 //!
 //! Source: PROTOCOL.md §3, rulings A6, B21, B25, C7, C25, C28; RFC 8259 §7 for escapes.
 
+pub mod asks;
 pub mod presence;
 
 use std::borrow::Cow;
@@ -93,6 +94,21 @@ pub fn event_name(frame: &[u8]) -> String {
     name().unwrap_or_default()
 }
 
+/// The event's data in a frame that [`event_frame`] wrote, as it came; "null" for another frame.
+pub fn data_of(frame: &[u8]) -> &str {
+    let text = server_frame(frame).and_then(|frame| std::str::from_utf8(frame.payload).ok()).unwrap_or_default();
+    let data = || {
+        let behind = text.strip_prefix(EVENT[0])?;
+        let pipe = Scanner::new(behind).value().ok()?;
+        let behind = behind[pipe.text.len()..].strip_prefix(EVENT[1])?;
+        let event = Scanner::new(behind).value().ok()?;
+        let behind = behind[event.text.len()..].strip_prefix(EVENT[2])?;
+        // What follows the data holds no string with a bare quote, so the last one is ours, whatever the data holds.
+        Some(&behind[..behind.rfind(EVENT[3])?])
+    };
+    data().unwrap_or("null")
+}
+
 /// Whatever `build` appends, as one whole WebSocket text frame.
 pub fn framed(build: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     // Room for the header of the short messages that most replies are; a longer header moves the message once.
@@ -168,11 +184,31 @@ pub fn reply_refresh<'p>(
     raw(out, "}");
 }
 
-/// `reply` with `ok:false`. `error` is a sentence; [`Code::text`] where nothing more exact is known.
-pub fn reply_error(out: &mut Vec<u8>, id: Id<'_>, code: Code, error: &str, retry_after_ms: Option<u64>) {
+/// `reply` to `action`: `result` is JSON, copied verbatim.
+pub fn reply_result(out: &mut Vec<u8>, id: Id<'_>, result: &str) {
+    reply(out, id);
+    raw(out, r#","ok":true,"result":"#);
+    raw(out, result);
+    raw(out, "}");
+}
+
+/// `reply` to `push`: deliveries.
+pub fn reply_delivered(out: &mut Vec<u8>, id: Id<'_>, delivered: u64) {
+    reply(out, id);
+    number(out, r#","ok":true,"delivered":"#, delivered);
+    raw(out, "}");
+}
+
+/// `reply` with `ok:false` and a code that may be the application's: `[A-Z][A-Z0-9_]{0,63}`.
+pub fn reply_refused(out: &mut Vec<u8>, id: Id<'_>, code: &str, error: &str, retry_after_ms: Option<u64>) {
     reply(out, id);
     raw(out, ",");
     failure(out, code, error, retry_after_ms);
+}
+
+/// `reply` with `ok:false`. `error` is a sentence; [`Code::text`] where nothing more exact is known.
+pub fn reply_error(out: &mut Vec<u8>, id: Id<'_>, code: Code, error: &str, retry_after_ms: Option<u64>) {
+    reply_refused(out, id, code.name(), error, retry_after_ms);
 }
 
 /// `reply` to a batch: `ok:true` and a result for each pipe (C7). Call [`BatchReply::end`] last, and name no pipe twice.
@@ -195,8 +231,8 @@ impl<'o> BatchReply<'o> {
         raw(self.out, r#"{"ok":true}"#);
     }
 
-    /// It is not.
-    pub fn error(&mut self, pipe: &str, code: Code, error: &str, retry_after_ms: Option<u64>) {
+    /// It is not. The code may be the application's: `[A-Z][A-Z0-9_]{0,63}`.
+    pub fn error(&mut self, pipe: &str, code: &str, error: &str, retry_after_ms: Option<u64>) {
         self.key(pipe);
         raw(self.out, "{");
         failure(self.out, code, error, retry_after_ms);
@@ -376,10 +412,10 @@ fn reply(out: &mut Vec<u8>, id: Id<'_>) {
 }
 
 /// The members of a failed reply or result, and the brace that ends it.
-fn failure(out: &mut Vec<u8>, code: Code, error: &str, retry_after_ms: Option<u64>) {
-    raw(out, r#""ok":false,"code":""#);
-    raw(out, code.name());
-    raw(out, r#"","error":"#);
+fn failure(out: &mut Vec<u8>, code: &str, error: &str, retry_after_ms: Option<u64>) {
+    raw(out, r#""ok":false,"code":"#);
+    string(out, code);
+    raw(out, r#","error":"#);
     string(out, error);
     if let Some(retry_after_ms) = retry_after_ms {
         number(out, r#","retry_after_ms":"#, retry_after_ms);

@@ -92,6 +92,18 @@ fn replies_and_system_messages_have_their_fields() {
         message(|out| reply_refresh(out, id("1"), [("a", Rights::PUBLISH)], None)),
         json!({"type": "reply", "id": 1, "ok": true, "pipes": {"a": {"subscribe": false, "publish": true, "presence": false}}})
     );
+    assert_eq!(
+        message(|out| reply_refused(out, id("1"), "OUT_OF_STOCK", "Nothing\nleft", None)),
+        json!({"type": "reply", "id": 1, "ok": false, "code": "OUT_OF_STOCK", "error": "Nothing\nleft"})
+    );
+    assert_eq!(
+        message(|out| reply_result(out, id("1"), r#"{"a":[1]}"#)),
+        json!({"type": "reply", "id": 1, "ok": true, "result": {"a": [1]}})
+    );
+    assert_eq!(
+        message(|out| reply_delivered(out, id("1"), 3)),
+        json!({"type": "reply", "id": 1, "ok": true, "delivered": 3})
+    );
     // A10
     assert_eq!(message(|out| pong(out, None)), json!({"type": "pong"}));
     assert_eq!(message(|out| pong(out, Some(id("\"\"")))), json!({"type": "pong", "id": ""}));
@@ -117,8 +129,8 @@ fn c7_a_batch_is_ok_with_a_result_for_each() {
     let reply = message(|out| {
         let mut batch = BatchReply::begin(out, id("1"));
         batch.ok("a\\");
-        batch.error("b", Code::Forbidden, "Access denied", None);
-        batch.error("c", Code::RateLimited, "wait", Some(9));
+        batch.error("b", Code::Forbidden.name(), "Access denied", None);
+        batch.error("c", "OUT_OF_STOCK", "wait", Some(9));
         batch.end();
     });
     assert_eq!(
@@ -126,7 +138,7 @@ fn c7_a_batch_is_ok_with_a_result_for_each() {
         json!({"type": "reply", "id": 1, "ok": true, "results": {
             "a\\": {"ok": true},
             "b": {"ok": false, "code": "FORBIDDEN", "error": "Access denied"},
-            "c": {"ok": false, "code": "RATE_LIMITED", "error": "wait", "retry_after_ms": 9},
+            "c": {"ok": false, "code": "OUT_OF_STOCK", "error": "wait", "retry_after_ms": 9},
         }})
     );
     assert_eq!(message(|out| BatchReply::begin(out, id("1")).end())["results"], json!({}));
@@ -150,6 +162,24 @@ fn data_is_copied_verbatim() {
         let frame = event_frame("p", "e", data, Sender::Application, 1);
         let text = std::str::from_utf8(payload(&frame)).unwrap();
         assert!(text.contains(&format!(",\"data\":{data},\"sender\":null,")), "{text}");
+        assert_eq!(data_of(&frame), data);
+    }
+}
+
+#[test]
+fn the_data_of_a_frame_is_found_whatever_stands_in_and_around_it() {
+    for (data, user) in [
+        (r#"{"a":1,"sender":null,"ts":1}"#, "u"),
+        (r#"",\"sender\":""#, r#"x","sender":"y"#),
+        (r#"{"type":"event","pipe":"p","event":"e","data":7,"sender":null,"ts":0}"#, r#","sender":"#),
+    ] {
+        let frame = event_frame(r#"p","event":"x"#, r#"e","data":"#, data, Sender::User(user), 1);
+        assert_eq!(data_of(&frame), data);
+    }
+    for other in
+        [push_frame("e", "1", Sender::Application, 1), framed(|out| reply_ok(out, id("1"))), Vec::new(), vec![0x81]]
+    {
+        assert_eq!(data_of(&other), "null");
     }
 }
 

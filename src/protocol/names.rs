@@ -220,11 +220,22 @@ pub struct Match<'n> {
 }
 
 impl<'n> Match<'n> {
+    /// The template that the name fits.
+    pub fn template(&self) -> &'n Template {
+        self.template
+    }
+
     /// The value of a capture; `None` if the template has no such capture.
     pub fn capture(&self, name: &str) -> Option<&'n str> {
         let slot =
             self.template.slots.iter().find(|slot| matches!(&slot.value, Wanted::Capture(own) if **own == *name))?;
         self.value(slot)
+    }
+
+    /// Name and value of each capture, in order, `{user.…}` left out.
+    pub fn captured(&self) -> impl Iterator<Item = (&'n str, &'n str)> {
+        let own = *self;
+        self.template.captures().filter_map(move |name| Some((name, own.capture(name)?)))
     }
 
     /// Whether each `{user.…}` is the connection's own value (F2). An identity without that value owns none of them,

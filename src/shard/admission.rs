@@ -82,6 +82,15 @@ struct Part {
     sweep_at: usize,
 }
 
+/// What rates are summed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summed {
+    /// `[limits.per_user]` has any.
+    pub persons: bool,
+    /// `[limits.per_tenant]` has any.
+    pub tenants: bool,
+}
+
 /// The seats that one connection holds. Dropping it gives all of them back.
 #[derive(Default)]
 pub struct Seats {
@@ -191,13 +200,20 @@ impl Admission {
 }
 
 impl Seats {
-    /// Takes the seats of an identity: its tenant's and its own. `summed`: rates are summed over persons. On a refusal all seats are given back with `self`.
-    pub fn identify(&mut self, limits: &Limits, summed: bool, tenant: Option<&str>, user: &str) -> Result<(), Code> {
+    /// Takes the seats of an identity: its tenant's and its own. `summed`: what rates are summed over. On a refusal all
+    /// seats are given back with `self`.
+    pub fn identify(&mut self, limits: &Limits, summed: Summed, tenant: Option<&str>, user: &str) -> Result<(), Code> {
         if let Some(tenant) = tenant {
-            self.sit(TENANT, limits.connections_per_tenant, || SubjectKey::Tenant(tenant.into()), false)?;
+            let key = || SubjectKey::Tenant(tenant.into());
+            self.sit(TENANT, limits.connections_per_tenant, key, summed.tenants)?;
         }
         let person = || SubjectKey::Person(tenant.map(Into::into), user.into());
-        self.sit(PERSON, limits.connections_per_user, person, summed)
+        self.sit(PERSON, limits.connections_per_user, person, summed.persons)
+    }
+
+    /// The tenant's record, where a cap or a summed rate is configured for tenants.
+    pub fn tenant(&self) -> Option<&Subject> {
+        self.held[TENANT].as_deref()
     }
 
     /// The person's record, where a cap or a summed rate is configured for persons.
@@ -293,12 +309,14 @@ mod tests {
         let mut third = shared.enter(&limits, address(2)).expect("another address enters");
         assert_eq!(shared.enter(&limits, address(3)).err(), Some(Code::TooManyConnections), "in all");
 
-        first.identify(&limits, false, Some("acme"), "ann").expect("ann sits");
-        assert!(third.identify(&limits, false, Some("acme"), "ann").is_err(), "per user");
+        first.identify(&limits, Summed::default(), Some("acme"), "ann").expect("ann sits");
+        assert!(third.identify(&limits, Summed::default(), Some("acme"), "ann").is_err(), "per user");
         drop(third);
         assert_eq!(shared.connections(), 2, "a refusal gives the earlier seats back");
         let mut other = shared.enter(&limits, address(2)).expect("room again");
-        other.identify(&limits, false, Some("globex"), "ann").expect("ann of another tenant is another person");
+        other
+            .identify(&limits, Summed::default(), Some("globex"), "ann")
+            .expect("ann of another tenant is another person");
         drop((first, second, other));
         assert_eq!(shared.connections(), 0);
         assert_eq!(shared.subjects(), 0, "no record outlives its holders");

@@ -35,6 +35,7 @@ use crate::bounds::{PRESENCE_FRESH_MAX, PRESENCE_GATHER_MS, PRESENCE_LISTED_AGAI
 use crate::protocol::codes::Code;
 use crate::protocol::encode::{self, BatchReply, presence};
 use crate::protocol::message::{self, Id, Request};
+use crate::rules::judge::{Refusal, Surface};
 
 /// What presence may fill of a queue that has no limit, in bytes.
 const QUEUE_BYTES_UNLIMITED: usize = 1 << 20;
@@ -136,7 +137,11 @@ impl Shard {
             }
             room.await_ready(self.worker);
             if !room.is_ready() {
-                self.attendance.waiting.push((self.handle_of(slot), room.clone()));
+                let handle = self.handle_of(slot);
+                let listed = |(one, other): &(Handle, Arc<Room>)| *one == handle && Arc::ptr_eq(other, room);
+                if !self.attendance.waiting.iter().any(listed) {
+                    self.attendance.waiting.push((handle, room.clone()));
+                }
                 return Err(Until::Attendance);
             }
         }
@@ -145,8 +150,8 @@ impl Shard {
 
     /// The room of one pipe, opened if need be, where the connection may see it.
     fn room_of(&mut self, now: Now, slot: u32, name: &str, subscribes: bool) -> Option<Arc<Room>> {
-        let needed = if subscribes { Rights::SUBSCRIBE.union(Rights::PRESENCE) } else { Rights::PRESENCE };
-        if !self.rights_on(now, slot, name).is_ok_and(|rights| rights.contains(needed)) {
+        let needed = [Some(Surface::Presence), subscribes.then_some(Surface::Subscribe)];
+        if needed.into_iter().flatten().any(|surface| self.may(now, slot, name, surface).is_err()) {
             return None;
         }
         let pipe = if subscribes {
@@ -193,7 +198,7 @@ impl Shard {
         if room.is_over() {
             return;
         }
-        let Ok(pipe) = self.pipes.hold(room.pipe().name()) else { return };
+        let Ok(pipe) = self.hold_pipe(room.pipe().name()) else { return };
         if let Some(kept) = self.attendance.kept.get(&pipe.0) {
             self.pipes.release(pipe);
             if Arc::ptr_eq(&kept.room, room) {
@@ -233,11 +238,12 @@ impl Shard {
             alive && !room.is_ready()
         });
         for handle in ready {
-            let waits =
-                |open: &super::connection::Open| open.held.as_ref().is_some_and(|held| held.until == Until::Attendance);
-            if self.slots[handle.slot as usize].generation == handle.generation
-                && self.open_mut(handle.slot).is_some_and(|open| waits(open))
-            {
+            if self.slots[handle.slot as usize].generation != handle.generation {
+                continue;
+            }
+            self.run_waiting(now, handle.slot, Some(Until::Attendance));
+            let held = self.open_mut(handle.slot).and_then(|open| open.held.as_ref());
+            if held.is_some_and(|held| held.until == Until::Attendance) {
                 self.resume(now, handle.slot);
             }
         }
@@ -269,6 +275,11 @@ impl Shard {
         }
     }
 
+    /// Whether the connection is told who is in the pipe.
+    pub(super) fn is_watching(&self, slot: u32, pipe: PipeId) -> bool {
+        self.attendance.kept.get(&pipe.0).is_some_and(|kept| kept.watchers.contains_key(&slot))
+    }
+
     /// The user of a connection is called otherwise than before.
     pub(super) fn renamed(&mut self, slot: u32) {
         let State::Open(open) = &self.slots[slot as usize].state else { return };
@@ -282,10 +293,8 @@ impl Shard {
 
     /// `presence`.
     pub(super) fn presence(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, name: &str, room: Option<Arc<Room>>) {
-        match self.rights_on(now, slot, name) {
-            Ok(rights) if rights.contains(Rights::PRESENCE) => {}
-            Ok(_) => return self.answer_error(now, slot, id, Code::Forbidden, Code::Forbidden.text()),
-            Err(code) => return self.answer_error(now, slot, id, code, code.text()),
+        if let Err(denied) = self.may(now, slot, name, Surface::Presence) {
+            return self.answer_refused(now, slot, id, &denied.into_refusal(), Some(name), None);
         }
         let Some(id) = id else { return };
         let bytes_max = self.presence_bytes_max();
@@ -312,18 +321,18 @@ impl Shard {
             message::Pipes::One(pipe) => vec![pipe],
             message::Pipes::Many(pipes) => pipes.iter().map(|pipe| &**pipe).collect(),
         };
-        let outcomes: Vec<Result<PipeId, Code>> = names
+        let outcomes: Vec<Result<PipeId, Box<Refusal>>> = names
             .iter()
             .zip(rooms)
             .map(|(name, room)| {
                 if room.is_some_and(|room| room.is_over()) {
-                    return Err(Code::Unavailable);
+                    return Err(Box::new(Refusal::plain(Code::Unavailable)));
                 }
                 self.subscribe_one(now, slot, name, true, events)
             })
             .collect();
-        for code in outcomes.iter().filter_map(|outcome| outcome.err()) {
-            self.note_denial(now, slot, code, None);
+        for (name, refusal) in names.iter().zip(&outcomes).filter_map(|(name, one)| Some((name, one.as_ref().err()?))) {
+            self.note_refusal(now, slot, refusal, Some(name));
         }
         let mut bytes_left = self.presence_bytes_max();
         if let Some(id) = id {
@@ -331,7 +340,9 @@ impl Shard {
                 (message::Pipes::One(_), [Ok(pipe)]) => {
                     self.watch(slot, *pipe, |roster| presence::reply_members(out, id, listed(roster, bytes_left)));
                 }
-                (message::Pipes::One(_), [Err(code)]) => encode::reply_error(out, id, *code, code.text(), None),
+                (message::Pipes::One(_), [Err(refusal)]) => {
+                    encode::reply_refused(out, id, &refusal.code, &refusal.message, None);
+                }
                 _ => {
                     let mut batch = BatchReply::begin(out, id);
                     for (name, outcome) in names.iter().zip(&outcomes) {
@@ -342,7 +353,7 @@ impl Shard {
                                 bytes_left = bytes_left.saturating_sub(batch.bytes() - before);
                                 count
                             }),
-                            Err(code) => batch.error(name, *code, code.text(), None),
+                            Err(refusal) => batch.error(name, &refusal.code, &refusal.message, None),
                         }
                     }
                     batch.end();

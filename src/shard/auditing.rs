@@ -8,6 +8,7 @@ use super::input::Now;
 use super::output::Output;
 use super::record::{Kind, Record};
 use crate::protocol::codes::{CloseCode, Code};
+use crate::rules::judge::Refusal;
 
 /// Denials of one code are gathered for this long, in milliseconds.
 pub(super) const GATHER_MS: u64 = 1_000;
@@ -34,10 +35,30 @@ impl Shard {
 
     /// A message was denied.
     pub(super) fn note_denial(&mut self, now: Now, slot: u32, code: Code, pipe: Option<&str>) {
+        self.note(now, slot, code, pipe, None);
+    }
+
+    /// A message was denied by rules. A rule that failed is an internal error to the operator (RK-6).
+    pub(super) fn note_refusal(&mut self, now: Now, slot: u32, refusal: &Refusal, item: Option<&str>) {
+        // Codes of the configuration and of the application count as what they are: a plain no.
+        let code = Code::of_name(&refusal.code).unwrap_or(Code::Forbidden);
+        self.note(now, slot, code, item, refusal.fault.as_deref());
+    }
+
+    /// A rule failed without refusing a message: what it decides is denied.
+    pub(super) fn note_fault(&mut self, now: Now, slot: u32, item: &str, fault: Option<Box<str>>) {
+        if let Some(fault) = fault {
+            self.note(now, slot, Code::Internal, Some(item), Some(&fault));
+        }
+    }
+
+    fn note(&mut self, now: Now, slot: u32, code: Code, pipe: Option<&str>, fault: Option<&str>) {
         self.counters.deny(code);
+        self.counters.rule_faults += u64::from(fault.is_some());
         if let Some(open) = self.open_mut(slot)
             && let Some(denials) = &mut open.denials
             && denials.code == code
+            && denials.fault.as_deref() == fault
         {
             denials.count += 1;
             return;
@@ -45,9 +66,18 @@ impl Shard {
         self.tell_denials_at_once(slot);
         let Some(open) = self.open_mut(slot) else { return };
         let since_ms = now.ms();
-        open.denials =
-            Some(Box::new(Denials { code, pipe: pipe.map(Into::into), since_ms, ts_ms: now.unix_ms, count: 1 }));
+        let (pipe, fault) = (pipe.map(Into::into), fault.map(Into::into));
+        open.denials = Some(Box::new(Denials { code, pipe, fault, since_ms, ts_ms: now.unix_ms, count: 1 }));
         self.wake_at(slot, since_ms + GATHER_MS);
+    }
+
+    /// The application did not say who somebody is, or not as it must: a handshake or a refresh failed for that.
+    pub(super) fn record_authorize_fault(&mut self, now: Now, slot: u32, what: String) {
+        self.counters.authorize_faults += 1;
+        let mut record = self.record_of(now.unix_ms, slot, Kind::InternalError);
+        record.code = Some(Code::Internal);
+        record.reason = Some(what.into());
+        self.outputs.push(Output::Record(Box::new(record)));
     }
 
     /// Hands gathered denials to the audit, if their second is over.
@@ -61,8 +91,10 @@ impl Shard {
     /// The same whenever it is: the connection ends, or another code begins.
     pub(super) fn tell_denials_at_once(&mut self, slot: u32) {
         let Some(denials) = self.open_mut(slot).and_then(|open| open.denials.take()) else { return };
-        let mut record = self.record_of(denials.ts_ms, slot, Kind::Denied);
-        record.code = Some(denials.code);
+        let kind = if denials.fault.is_some() { Kind::InternalError } else { Kind::Denied };
+        let mut record = self.record_of(denials.ts_ms, slot, kind);
+        record.code = Some(if denials.fault.is_some() { Code::Internal } else { denials.code });
+        record.reason = denials.fault.map(|fault| fault.into_string().into());
         record.pipe = denials.pipe;
         record.count = denials.count;
         self.outputs.push(Output::Record(Box::new(record)));
@@ -78,6 +110,7 @@ impl Shard {
                 record.ip = Some(open.ip);
             }
             State::Greeting(greeting) => record.ip = Some(greeting.peer.ip()),
+            State::Authorizing(one) => record.ip = Some(one.ip),
             State::Closing(_) | State::Vacant => {}
         }
         record

@@ -70,7 +70,15 @@ impl Shard {
 
     /// After a refused handshake: the answer leaves, then the stream ends.
     pub(super) fn close_greeting(&mut self, now: Now, slot: u32, answer: Vec<u8>) {
-        self.greetings -= 1;
+        match self.slots[slot as usize].state {
+            State::Authorizing(_) => {
+                self.authorizing -= 1;
+                // It listens again: for the end of the peer's side.
+                let handle = self.handle_of(slot);
+                self.outputs.push(Output::Resume(handle));
+            }
+            _ => self.greetings -= 1,
+        }
         let deadline_ms = now.ms() + CLOSE_WAIT_MS;
         let closing = Closing { deadline_ms, reader: None, peer_done: true, peer_ended: false, finished: false };
         self.slots[slot as usize].state = State::Closing(Box::new(closing));
@@ -123,7 +131,7 @@ impl Shard {
     pub(super) fn ended(&mut self, slot: u32) {
         match &mut self.slots[slot as usize].state {
             State::Vacant => {}
-            State::Greeting(_) => {
+            State::Greeting(_) | State::Authorizing(_) => {
                 self.counters.handshakes_abandoned += 1;
                 self.drop_connection(slot, false);
             }
@@ -145,6 +153,7 @@ impl Shard {
             State::Vacant => return,
             State::Greeting(_) => self.greetings -= 1,
             State::Open(open) => drop(self.give_back(slot, *open)),
+            State::Authorizing(_) => self.authorizing -= 1,
             State::Closing(_) => {}
         }
         let entry = &mut self.slots[slot as usize];
@@ -168,6 +177,11 @@ impl Shard {
     fn give_back(&mut self, slot: u32, mut open: Open) -> Reader {
         self.open -= 1;
         self.assembly_bytes -= open.reader.kept_bytes() + open.held.as_ref().map_or(0, |held| held.bytes());
+        if let Some(rare) = &open.rare {
+            self.assembly_bytes -= rare.bytes();
+            let again = rare.waiting.iter().filter(|one| one.is_decided_again());
+            self.rechecks -= again.map(|one| one.calls.len()).sum::<usize>();
+        }
         for (pipe, position) in open.grants.take_all() {
             if let Some(position) = position {
                 self.attendance.leave(self.worker, &self.pipes, pipe, slot, open.identity.as_deref());
@@ -185,7 +199,7 @@ impl Shard {
         while let Some(slot) = self.too_slow.pop() {
             match self.slots[slot as usize].state {
                 State::Open(_) => self.begin_close(now, slot, CloseCode::TooSlow, CloseCode::TooSlow.reason(), true),
-                State::Greeting(_) => self.drop_connection(slot, true),
+                State::Greeting(_) | State::Authorizing(_) => self.drop_connection(slot, true),
                 State::Vacant | State::Closing(_) => {}
             }
         }

@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::call::Outcome;
+use super::connection::Handle;
 use super::counters::Counters;
 use super::revocation::{Restoration, Revocation, TokenRevocation};
 use crate::mesh::registry::Pipe;
@@ -52,6 +54,15 @@ pub enum Who {
     Org(Arc<str>, Option<Arc<str>>),
 }
 
+/// How far a push reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// Wherever the target is.
+    Anywhere,
+    /// Only connections of this tenant; None: only those without one (D14, C20).
+    Tenant(Option<Arc<str>>),
+}
+
 /// What to do. Counts are answered for this worker alone; the asker adds them up.
 #[derive(Clone, Debug)]
 pub enum Act {
@@ -66,8 +77,19 @@ pub enum Act {
     Push {
         /// To whom.
         to: Who,
+        /// Nobody outside is reached.
+        within: Within,
         /// The frame.
         bytes: Arc<[u8]>,
+    },
+    /// A call of this worker has come to its end. Counts 0.
+    Answered {
+        /// For which connection.
+        connection: Handle,
+        /// Number of the call.
+        number: u32,
+        /// What came of it.
+        outcome: Box<Outcome>,
     },
     /// A revocation is in the shared table: take the grants and subscriptions away now. Counts the user's connections.
     Revoke(Arc<Revocation>),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Shard;
-use super::command::{Act, Answer, Command, ConnectionFacts, Member, Members, Person, Stats, Who};
+use super::command::{Act, Answer, Command, ConnectionFacts, Member, Members, Person, Stats, Who, Within};
 use super::connection::{Open, State};
 use super::input::Now;
 use super::outbox::{Frame, Pushed};
@@ -22,7 +22,11 @@ impl Shard {
                 let id = self.pipes.find_global(&pipe);
                 Answer::Count(id.map_or(0, |id| self.deliver_shared(id, bytes, None)))
             }
-            Act::Push { to, bytes } => Answer::Count(self.push_to(&to, bytes)),
+            Act::Push { to, within, bytes } => Answer::Count(self.push_to(&to, &within, bytes)),
+            Act::Answered { connection, number, outcome } => {
+                self.answered(now, connection, number, *outcome);
+                Answer::Count(0)
+            }
             Act::Revoke(revocation) => Answer::Count(self.revoke(&revocation)),
             Act::Restore(restoration) => Answer::Count(self.restore(&restoration)),
             Act::RevokeTokens(revocation) => Answer::Count(self.revoke_tokens(now, &revocation)),
@@ -43,9 +47,17 @@ impl Shard {
         }
     }
 
-    fn push_to(&mut self, who: &Who, bytes: Arc<[u8]>) -> u64 {
+    fn push_to(&mut self, who: &Who, within: &Within, bytes: Arc<[u8]>) -> u64 {
         let frame = Frame::shared_other(bytes, &self.gatherer.meter);
-        let slots = self.slots_of_who(who);
+        let mut slots = self.slots_of_who(who);
+        if let Within::Tenant(tenant) = within {
+            slots.retain(|slot| match &self.slots[*slot as usize].state {
+                State::Open(open) => {
+                    open.identity.as_ref().is_some_and(|one| one.tenant.as_deref() == tenant.as_deref())
+                }
+                _ => false,
+            });
+        }
         slots.into_iter().filter(|slot| self.push_frame(*slot, frame.clone())).count() as u64
     }
 
@@ -85,6 +97,9 @@ impl Shard {
         let entries = open.revoked.get_or_insert_default();
         entries.retain(|one| one.person != revocation.person || one.taken != revocation.taken);
         entries.push(revocation.clone());
+        if let Some(rare) = &mut open.rare {
+            rare.epoch = rare.epoch.wrapping_add(1);
+        }
         let hit = self.resolved_where(slot, |name| revocation.taken.covers(name));
         let ended = self.withdraw(slot, hit);
         // What waits of a subscription that the client has ended itself goes too (INVARIANTS 10).
@@ -122,7 +137,7 @@ impl Shard {
             if let Some(open) = self.open_mut(slot) {
                 open.grants.forget(pipe);
             }
-            self.pipes.release(pipe);
+            self.let_go(slot, pipe);
         }
         ended
     }
@@ -131,6 +146,9 @@ impl Shard {
         let slots = self.slots_of_person(&restoration.person);
         for slot in &slots {
             let Some(open) = self.open_mut(*slot) else { continue };
+            if let Some(rare) = &mut open.rare {
+                rare.epoch = rare.epoch.wrapping_add(1);
+            }
             let Some(entries) = &mut open.revoked else { continue };
             let (lifted, kept): (Vec<_>, Vec<_>) =
                 std::mem::take(&mut **entries).into_iter().partition(|one| restoration.lifts(one));

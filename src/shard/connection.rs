@@ -1,4 +1,4 @@
-//! The life of one connection as types: greeting → open → closing, each consumed to give the next.
+//! The life of one connection as types: greeting → (authorizing →) open → closing, each consumed to give the next.
 //!
 //! Invariant: only [`Open`] holds an identity, grants and subscriptions, so nothing can be allowed before the handshake
 //! has decided or after the closing began. A handle names (slot, generation); the slot is reused, the pair never is.
@@ -10,6 +10,7 @@ use super::admission::{Pending, Seats};
 use super::deadlines::Wake;
 use super::grants::{Explicit, Grants};
 use super::people::Links;
+use super::rare::{Origin, Rare};
 use super::rate::Bucket;
 use super::revocation::{Revocation, Taken, TokenFacts};
 use super::throttle::Throttle;
@@ -37,6 +38,7 @@ pub(super) struct Slot {
 pub(super) enum State {
     Vacant,
     Greeting(Box<Greeting>),
+    Authorizing(Box<Authorizing>),
     Open(Box<Open>),
     Closing(Box<Closing>),
 }
@@ -50,10 +52,32 @@ pub(super) struct Greeting {
     pub began_ms: u64,
     /// What has arrived of the head, at most `HEAD_BYTES_MAX` and one receive.
     pub buffer: Vec<u8>,
+    /// The shell has bytes of it that wait for their turn: it is not silent.
+    pub waits: bool,
     /// Length at which the head is looked at again, so that single bytes cost no rescans.
     pub look_at_bytes: usize,
     /// Counted against the handshakes under way, until this is dropped.
     pub _pending: Pending,
+}
+
+/// Its head was good and it holds its first seats; the application is asked who it is. Nothing is allowed yet.
+pub(super) struct Authorizing {
+    /// The socket's peer, or what a trusted PROXY header said.
+    pub peer: SocketAddr,
+    pub ip: IpAddr,
+    pub seats: Seats,
+    /// What answers the upgrade if it is let in.
+    pub response: Vec<u8>,
+    /// What the webhook is asked with.
+    pub origin: Box<Origin>,
+    /// When it was asked, Unix milliseconds: the issue time of what is answered (D10).
+    pub asked_ms: u64,
+    /// It was asked again because of a revocation meanwhile.
+    pub again: bool,
+    /// When waiting ends in any case, on the monotonic clock.
+    pub deadline_ms: u64,
+    /// What came behind the head; receiving is stopped when it comes, so it is little.
+    pub rest: Vec<u8>,
 }
 
 /// Identified and served.
@@ -96,6 +120,8 @@ pub(super) struct Open {
     pub leave_at_ms: u64,
     pub held: Option<Box<Held>>,
     pub throttle: Option<Box<Throttle>>,
+    /// What few need: calls under way, narrowed limits.
+    pub rare: Option<Box<Rare>>,
 }
 
 /// The ids of the token in use, where it has any.
@@ -115,6 +141,8 @@ impl TokenIds {
 pub(super) struct Denials {
     pub code: Code,
     pub pipe: Option<Box<str>>,
+    /// A rule failed: its place and what happened.
+    pub fault: Option<Box<str>>,
     /// When the first one was, on the monotonic clock.
     pub since_ms: u64,
     /// The same, Unix milliseconds.
@@ -171,6 +199,15 @@ pub(super) struct Held {
     pub until: Until,
 }
 
+/// Somebody who waits for room in rings of the mesh.
+pub(super) struct Stalled {
+    pub handle: Handle,
+    /// One bit for each worker.
+    pub rings: u64,
+    /// A message that was set aside waits, else held input.
+    pub set_aside: bool,
+}
+
 /// What held input waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
@@ -180,6 +217,13 @@ pub(super) enum Until {
     Time(u64),
     /// Other workers' counting of who is in a pipe.
     Attendance,
+}
+
+impl Until {
+    /// Whether both are of one kind.
+    pub fn is_alike(self, other: Until) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
 }
 
 /// Holds no rights and no seat any more; waits for its last bytes to leave and for the peer's answer.

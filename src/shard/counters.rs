@@ -67,6 +67,18 @@ counters! {
     stale,
     /// Connections closed because the worker's queues or unfinished messages were over their budget.
     over_budget,
+    /// Calls for the application that left: authorize, rules, actions, messages of queues, pushes.
+    calls,
+    /// Messages that waited for the application.
+    set_aside,
+    /// Rules of the application that had no usable answer.
+    answers_failed,
+    /// Rules that failed: an error, or no boolean. Each refused.
+    rule_faults,
+    /// Filters that failed for an event and a subscriber. Each left the event out.
+    filter_faults,
+    /// Handshakes and refreshes that failed because the webhook could not be asked, or answered something else.
+    authorize_faults,
     /// Writes handed to the kernel.
     writes,
     /// Bytes handed to the kernel.

@@ -10,13 +10,16 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::command::Command;
+use super::connection::Stalled;
 use super::input::Now;
 use super::outbox::{Frame, Pushed};
-use super::pipes::PipeId;
+use super::pipes::{LocalPipe, PipeId, Viewer, Wants};
 use super::presence::Room;
 use crate::bounds::RING_ENTRIES_PER_TURN;
 use crate::mesh::registry::Pipe;
 use crate::protocol::encode;
+use crate::rules::definition::FilterRule;
+use crate::rules::value::{self, Scope, Value};
 
 /// What crosses from worker to worker.
 pub enum Parcel {
@@ -52,6 +55,7 @@ impl Shard {
                 self.close_too_slow(now);
             }
         }
+        self.next_rechecks(now);
         self.retry_stalled(now);
         self.retry_attendance(now);
     }
@@ -64,17 +68,18 @@ impl Shard {
             if relieved == 0 {
                 break;
             }
-            let Some((handle, rings)) = self.stalled.pop_front() else { break };
+            let Some(one) = self.stalled.pop_front() else { break };
+            let Stalled { handle, rings, set_aside } = one;
             if rings & relieved == 0 {
-                self.stalled.push_back((handle, rings));
+                self.stalled.push_back(one);
                 continue;
             }
             let others = self.stalled.len();
             if self.slots[handle.slot as usize].generation == handle.generation {
-                self.resume(now, handle.slot);
+                if set_aside { self.relieve_waiting(now, handle.slot, rings) } else { self.resume(now, handle.slot) }
             }
             if self.stalled.len() > others
-                && let Some((_, full)) = self.stalled.back()
+                && let Some(Stalled { rings: full, .. }) = self.stalled.back()
             {
                 relieved &= !full;
             }
@@ -106,13 +111,17 @@ impl Shard {
         let limits = &self.settings.config.limits;
         let (limit_bytes, when_slow) = (limits.queue_bytes as usize, limits.when_slow);
         let pressed_bytes = self.pressed_bytes();
-        let passing = local.passing(|| encode::event_name(frame.bytes()));
+        let passing = local.is_selective().then(|| self.passing(local, &frame));
+        self.counters.filter_faults += passing.as_ref().map_or(0, |(_, faults)| *faults);
+        let passing = passing.map(|(passing, _)| passing);
+        let passing = passing.as_deref();
+        let Some(local) = self.pipes.get(id) else { return 0 };
         let mut delivered = 0u64;
         for subscriber in &local.subscribers {
             if skip == Some(subscriber.slot) {
                 continue;
             }
-            if let Some(passing) = &passing
+            if let Some(passing) = passing
                 && !passing[subscriber.filter as usize]
             {
                 continue;
@@ -147,5 +156,47 @@ impl Shard {
         }
         self.counters.events_out += delivered;
         delivered
+    }
+
+    /// Which of the pipe's filters let this event through (RK-4, SR-7), and how many rules failed. What a filter asks of
+    /// the event alone is evaluated once, the rest once for each viewer.
+    fn passing(&self, local: &LocalPipe, frame: &Frame) -> (Vec<bool>, u64) {
+        let event = encode::event_name(frame.bytes());
+        let definition =
+            local.ruled.definition.and_then(|number| self.settings.config.rules.pipes.get(number as usize));
+        let number = definition.and_then(|definition| definition.event(&event));
+        let rule = definition.zip(number).and_then(|(definition, number)| definition.events[number].filter.as_ref());
+        let named = |wants: &Wants| {
+            wants.names.as_ref().is_none_or(|names| names.iter().any(|name| **name == *event))
+                && number.is_none_or(|number| wants.denied >> number & 1 == 0)
+        };
+        let Some(FilterRule { filter, .. }) = rule.map(|rule| &**rule) else {
+            return (local.passing(true, named), 0);
+        };
+        let seen = if filter.needs_data() {
+            value::event(&event, value::parsed(encode::data_of(frame.bytes())))
+        } else {
+            Value::map([("name", Value::String((&*event).into()))])
+        };
+        let scope = Scope { event: &seen, pipe: local.global.name(), ..Scope::default() };
+        let common = filter.common(&scope);
+        let mut faults = 0;
+        let mut judged = |wants: Option<&Wants>| {
+            let lets = match (common.decided(), wants.and_then(|wants| wants.viewer.as_deref())) {
+                (Some(decided), _) => decided.clone(),
+                (None, Some(viewer)) => {
+                    let Viewer { user, params, context, .. } = viewer;
+                    filter.viewer(&common, &Scope { user, params, ctx: context, ..scope })
+                }
+                // It stands for nobody whom the filter could be asked about.
+                (None, None) => Ok(false),
+            };
+            // A filter that fails does not deliver (F12).
+            faults += u64::from(lets.is_err());
+            lets.unwrap_or(false)
+        };
+        let everybody = judged(None);
+        let passing = local.passing(everybody, |wants| named(wants) && judged(Some(wants)));
+        (passing, faults)
     }
 }

@@ -257,6 +257,13 @@ impl Grants {
         }
     }
 
+    /// Allows one right more for a resolved pipe.
+    pub fn allow(&mut self, pipe: PipeId, right: Rights) {
+        if let Some(index) = self.index_of(pipe) {
+            self.write_rights(index, self.rights(index).union(right));
+        }
+    }
+
     /// Forgets a resolved pipe that it is not subscribed to (any more).
     pub fn forget(&mut self, pipe: PipeId) {
         if let Some(index) = self.index_of(pipe) {

@@ -12,6 +12,7 @@ use super::grants::{Explicit, Grants};
 use super::input::Now;
 use super::outbox::Frame;
 use super::people::Links;
+use super::rare::{Origin, OwnLimits};
 use super::revocation::TokenFacts;
 use crate::auth::decision::Decision;
 use crate::auth::token::TokenError;
@@ -32,21 +33,46 @@ enum Step {
     Answer(Vec<u8>),
     Refuse(Refusal),
     Welcome(Box<Admitted>),
+    Ask(Box<Asking>),
 }
 
-struct Admitted {
-    response: Vec<u8>,
-    decision: Option<Decision>,
-    seats: Seats,
-    ip: IpAddr,
+pub(super) struct Admitted {
+    pub response: Vec<u8>,
+    pub decision: Option<Decision>,
+    pub seats: Seats,
+    pub ip: IpAddr,
+    /// What the webhook is asked with at a refresh; only where there is one.
+    pub origin: Option<Box<Origin>>,
     /// Bytes of the buffer that were the head.
-    consumed: usize,
+    pub consumed: usize,
+}
+
+/// A handshake for which the application is to be asked.
+pub(super) struct Asking {
+    pub response: Vec<u8>,
+    pub seats: Seats,
+    pub ip: IpAddr,
+    pub origin: Box<Origin>,
+    /// Bytes of the buffer that were the head.
+    pub consumed: usize,
+}
+
+enum Admission {
+    Welcome(Box<Admitted>),
+    Ask(Asking),
+}
+
+enum Identified {
+    /// None: anonymous.
+    Decided(Option<Box<Decision>>),
+    Asks,
 }
 
 impl Shard {
     /// Bytes of a connection that is not open yet.
     pub(super) fn received_greeting(&mut self, now: Now, slot: u32, bytes: &mut [u8]) {
         let State::Greeting(greeting) = &mut self.slots[slot as usize].state else { return };
+        greeting.waits = false;
         greeting.buffer.extend_from_slice(bytes);
         let mut buffer = std::mem::take(&mut greeting.buffer);
         let step = self.greet(now, slot, &mut buffer, bytes.len());
@@ -68,6 +94,10 @@ impl Shard {
                 if buffer.len() > consumed {
                     self.received(now, slot, &mut buffer[consumed..]);
                 }
+            }
+            Step::Ask(asking) => {
+                let rest = buffer[asking.consumed..].to_vec();
+                self.authorize(now, slot, *asking, rest);
             }
         }
     }
@@ -102,7 +132,7 @@ impl Shard {
                 Some(_) if now.ms() < greeting.began_ms + grace_ms => return,
                 Some(ip) => cap_key(greeting.peer.ip()) == cap_key(ip),
             };
-            if fits {
+            if fits && !greeting.waits {
                 self.greeting.remove(place);
                 self.counters.handshakes_evicted += 1;
                 return self.drop_connection(handle.slot, false);
@@ -166,7 +196,8 @@ impl Shard {
         }
         if head.path == CONNECT_PATH {
             return match self.admit(now, peer, head) {
-                Ok(admitted) => Step::Welcome(Box::new(Admitted { consumed, ..admitted })),
+                Ok(Admission::Welcome(admitted)) => Step::Welcome(Box::new(Admitted { consumed, ..*admitted })),
+                Ok(Admission::Ask(asking)) => Step::Ask(Box::new(Asking { consumed, ..asking })),
                 Err(refusal) => Step::Refuse(refusal),
             };
         }
@@ -183,7 +214,7 @@ impl Shard {
     }
 
     /// B1, from "valid upgrade" on.
-    fn admit(&self, now: Now, peer: SocketAddr, head: &Head<'_>) -> Result<Admitted, Refusal> {
+    fn admit(&self, now: Now, peer: SocketAddr, head: &Head<'_>) -> Result<Admission, Refusal> {
         let upgrade = handshake::upgrade(head)?;
         let settings = &self.settings;
         let (edge, limits) = (&settings.config.edge, &settings.config.limits);
@@ -201,51 +232,74 @@ impl Shard {
             return Err(Refusal::new(Code::Forbidden, "This origin may not connect; see edge.origins"));
         }
         let ip = peer::client_ip(peer.ip(), head.values("x-forwarded-for"), &edge.trusted_proxies);
-        let too_many = |code: Code| Refusal::new(code, code.text()).with_retry_after_s(self.jitter_s(now, peer, 10));
-        let mut seats = self.shared.admission.enter(limits, cap_key(ip)).map_err(too_many)?;
-        let decision = self.identify(now, peer, &upgrade)?;
-        if let Some(decision) = &decision
-            && self.shared.revocations.covers(&TokenFacts::of(decision), now.unix_ms)
-        {
-            // D12
-            return Err(Refusal { status: 401, ..Refusal::new(Code::Revoked, "This token was revoked") });
+        let too_many = |code: Code| self.too_many(now, peer, code);
+        let seats = self.shared.admission.enter(limits, cap_key(ip)).map_err(too_many)?;
+        let response = handshake::accept(&upgrade);
+        match self.identify(now, peer, &upgrade)? {
+            Identified::Decided(decision) => {
+                let decision = decision.map(|decision| *decision);
+                let admitted =
+                    Admitted { response, decision, seats, ip, origin: self.origin(head, &upgrade), consumed: 0 };
+                self.seat(now, peer, admitted).map(|admitted| Admission::Welcome(Box::new(admitted)))
+            }
+            Identified::Asks => {
+                let origin = self.origin(head, &upgrade).unwrap_or_default();
+                Ok(Admission::Ask(Asking { response, seats, ip, origin, consumed: 0 }))
+            }
         }
-        if let Some(Decision { identity, .. }) = &decision {
-            let summed = settings.summed.any();
-            seats.identify(limits, summed, identity.tenant.as_deref(), &identity.id).map_err(too_many)?;
-        }
-        Ok(Admitted { response: handshake::accept(&upgrade), decision, seats, ip, consumed: 0 })
     }
 
-    /// Whose token it is. None: anonymous, where that is allowed. A token that is present and invalid never falls
-    /// through (A3).
-    fn identify(&self, now: Now, peer: SocketAddr, upgrade: &Upgrade<'_>) -> Result<Option<Decision>, Refusal> {
+    /// What needs an identity: whether its token is revoked (D12), and its seats.
+    pub(super) fn seat(&self, now: Now, peer: SocketAddr, mut admitted: Admitted) -> Result<Admitted, Refusal> {
         let settings = &self.settings;
+        let Some(decision) = &admitted.decision else { return Ok(admitted) };
+        if self.shared.revocations.covers(&TokenFacts::of(decision), now.unix_ms) {
+            return Err(Refusal { status: 401, ..Refusal::new(Code::Revoked, "This token was revoked") });
+        }
+        let Decision { identity, .. } = decision;
+        let tenant = identity.tenant.as_deref();
+        let seated = admitted.seats.identify(&settings.config.limits, settings.summed_over(), tenant, &identity.id);
+        seated.map_err(|code| self.too_many(now, peer, code))?;
+        Ok(admitted)
+    }
+
+    fn too_many(&self, now: Now, peer: SocketAddr, code: Code) -> Refusal {
+        Refusal::new(code, code.text()).with_retry_after_s(self.jitter_s(now, peer, 10))
+    }
+
+    /// Whose token it is, or that the application is to be asked. A token that is present and ours never falls through
+    /// (A3).
+    fn identify(&self, now: Now, peer: SocketAddr, upgrade: &Upgrade<'_>) -> Result<Identified, Refusal> {
+        let settings = &self.settings;
+        let auth = &settings.config.auth;
         let refused = |error: String| Refusal::new(Code::Unauthenticated, error);
         match (&upgrade.token, &settings.verifier) {
             (Some(token), Some(verifier)) => {
-                verifier.verify(token, now.unix_ms).map(Some).map_err(|error| match error {
+                let decision = verifier.verify(token, now.unix_ms).map_err(|error| match error {
                     // B11: not the token's fault.
                     TokenError::NoKeys => {
                         let wait_s = self.jitter_s(now, peer, 5);
                         Refusal::new(Code::Overloaded, error.to_string()).with_retry_after_s(wait_s)
                     }
                     _ => refused(error.to_string()),
-                })
+                })?;
+                Ok(Identified::Decided(Some(Box::new(decision))))
             }
+            (None, _) | (Some(_), None) if auth.webhook.is_some() => Ok(Identified::Asks),
             (Some(_), None) => Err(refused("this server takes no tokens: auth.token is not configured".into())),
-            (None, _) if settings.config.auth.anonymous => Ok(None),
+            (None, _) if auth.anonymous => Ok(Identified::Decided(None)),
             (None, _) => Err(refused(Code::Unauthenticated.text().into())),
         }
     }
 
-    fn welcome(&mut self, now: Now, slot: u32, admitted: Admitted) {
-        let decision = admitted.decision;
+    pub(super) fn welcome(&mut self, now: Now, slot: u32, admitted: Admitted) {
+        let mut decision = admitted.decision;
+        let narrowed = decision.as_mut().and_then(|decision| decision.limits.take());
         // Looked up in the step that installs what it allows (INVARIANTS 6).
         let explicit = decision.as_ref().map_or_else(Explicit::default, |decision| Explicit::new(&decision.grants));
         let revoked = decision.as_ref().and_then(|decision| self.revoked_for(now, decision, &explicit));
         let ping_at_ms = now.ms() + u64::from(self.settings.config.edge.ping_s) * 1_000;
-        let open = Open {
+        let mut open = Open {
             explicit,
             issued_at_s: decision.as_ref().and_then(|decision| decision.issued_at_s).unwrap_or(0),
             expires_at_ms: decision.as_ref().and_then(|decision| decision.expires_at_ms).unwrap_or(u64::MAX),
@@ -269,15 +323,24 @@ impl Shard {
             leave_at_ms: u64::MAX,
             held: None,
             throttle: None,
+            rare: None,
         };
+        if admitted.origin.is_some() || narrowed.is_some() {
+            let rare = open.rare_mut();
+            rare.origin = admitted.origin;
+            rare.limits = narrowed.map(|narrowed| OwnLimits::new(&self.settings, narrowed));
+        }
         let mut first = admitted.response;
         self.append_welcome(now, slot, &open, &mut first);
         // The pending count of the address ends with the greeting that is replaced here.
+        match self.slots[slot as usize].state {
+            State::Authorizing(_) => self.authorizing -= 1,
+            _ => self.greetings -= 1,
+        }
         self.slots[slot as usize].state = State::Open(Box::new(open));
+        self.open += 1;
         let registry = &self.shared.registry;
         self.people.join(&mut self.slots, |user| registry.hash(user), slot);
-        self.greetings -= 1;
-        self.open += 1;
         self.counters.welcomed += 1;
         self.outboxes[slot as usize].push_last(Frame::opening(first, &self.gatherer.meter));
         self.mark_dirty(slot);
@@ -289,6 +352,7 @@ impl Shard {
         let name = self.connection_name(self.handle_of(slot));
         let settings = &self.settings;
         let (edge, limits) = (&settings.config.edge, &settings.config.limits);
+        let own = open.rare.as_ref().and_then(|rare| rare.limits.as_ref());
         let identity = open.identity.as_ref();
         let welcome = Welcome {
             connection: &name,
@@ -296,7 +360,7 @@ impl Shard {
             expires_at_ms: (open.expires_at_ms != u64::MAX).then_some(open.expires_at_ms),
             ping_s: edge.ping_s,
             message_bytes: limits.message_bytes,
-            subscriptions: limits.subscriptions,
+            subscriptions: own.map_or(limits.subscriptions, |own| own.subscriptions),
             queue_bytes: limits.queue_bytes,
         };
         let pipes = self.listed(now, open);
@@ -308,14 +372,14 @@ impl Shard {
         format!("0-{}-{}-{:x}", self.worker, handle.slot, handle.generation)
     }
 
-    fn refuse(&mut self, now: Now, slot: u32, refusal: &Refusal) {
+    pub(super) fn refuse(&mut self, now: Now, slot: u32, refusal: &Refusal) {
         self.counters.refuse(refusal.code);
         self.record_refused(now, slot, refusal.code);
         self.close_greeting(now, slot, refusal.encode());
     }
 
     /// 1 to `most_s` seconds, spread over the peers, so that those refused together do not come back together.
-    fn jitter_s(&self, now: Now, peer: SocketAddr, most_s: u32) -> u32 {
+    pub(super) fn jitter_s(&self, now: Now, peer: SocketAddr, most_s: u32) -> u32 {
         let mixed = (u64::from(peer.port()) ^ now.mono_ns ^ self.shared.names_seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         1 + ((mixed >> 33) % u64::from(most_s.max(1))) as u32
     }

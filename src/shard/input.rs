@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::call::Outcome;
 use super::connection::Handle;
 use super::shared::Settings;
 
@@ -42,6 +43,15 @@ pub enum Input<'a> {
         connection: Handle,
         /// False: the socket failed.
         ok: bool,
+    },
+    /// A call could not be handed on, and this is its outcome.
+    Answered {
+        /// For which.
+        connection: Handle,
+        /// Number of the call.
+        number: u32,
+        /// What came of it.
+        outcome: Box<Outcome>,
     },
     /// Look into the rings of the mesh, and at whoever waits for room in one.
     Rings,

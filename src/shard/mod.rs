@@ -12,12 +12,18 @@
 //!
 //! # Reading order
 //! [`input`] (all that can happen) and [`output`] (all that it can ask for) · `connection` (the life of one) ·
-//! `greeting` (handshake and admission) · `requests` (what a message does) · [`grants`] · [`pipes`] · `delivery` ·
+//! `greeting` and `authorizing` (handshake and admission) · `requests` (what a message does: `charging`, `rights`,
+//! `subscribing`, `publishing`, `calling`, `awaiting`) · [`grants`] · [`pipes`] · `delivery` · [`call`] ·
 //! [`presence`] and `attendance` · [`outbox`] · `closing` · [`throttle`] and [`rate`] · [`deadlines`].
 
 pub mod admission;
 mod attendance;
 mod auditing;
+mod authorizing;
+mod awaiting;
+pub mod call;
+mod calling;
+mod charging;
 mod closing;
 pub mod command;
 mod commands;
@@ -33,13 +39,17 @@ pub mod output;
 mod people;
 pub mod pipes;
 pub mod presence;
+mod publishing;
+mod rare;
 pub mod rate;
 mod reading;
 pub mod record;
 mod refresh;
 mod requests;
 pub mod revocation;
+mod rights;
 pub mod shared;
+mod subscribing;
 pub mod throttle;
 
 use std::cmp::Reverse;
@@ -48,8 +58,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use attendance::Attendance;
+use awaiting::InHand;
 use command::Ticks;
-use connection::{Greeting, Handle, Open, Slot, State};
+use connection::{Greeting, Handle, Open, Slot, Stalled, State};
 use counters::Counters;
 use deadlines::{Deadlines, Wake};
 use delivery::Parcel;
@@ -98,9 +109,17 @@ pub struct Shard {
     /// Handshakes under way, oldest first; entries of ended ones are skipped.
     greeting: VecDeque<Handle>,
     greetings: usize,
+    /// Handshakes for which the application is asked.
+    authorizing: usize,
+    /// Calls under way for subscriptions that are decided again.
+    rechecks: usize,
+    /// Connections with such subscriptions that have not had their turn, each once.
+    rechecks_due: VecDeque<Handle>,
+    /// Answers of the application for the message that is being judged.
+    in_hand: InHand,
     open: usize,
-    /// Connections whose input waits for room, and in which rings.
-    stalled: VecDeque<(Handle, u64)>,
+    /// Connections whose messages wait for room, and in which rings.
+    stalled: VecDeque<Stalled>,
     /// Bytes of unfinished and held messages.
     assembly_bytes: usize,
     outputs: Vec<Output>,
@@ -135,6 +154,10 @@ impl Shard {
             due: Vec::new(),
             greeting: VecDeque::new(),
             greetings: 0,
+            authorizing: 0,
+            rechecks: 0,
+            rechecks_due: VecDeque::new(),
+            in_hand: InHand::default(),
             open: 0,
             stalled: VecDeque::new(),
             assembly_bytes: 0,
@@ -164,6 +187,7 @@ impl Shard {
             may_be_proxied: trusted,
             began_ms: now.ms(),
             buffer: Vec::new(),
+            waits: false,
             look_at_bytes: 0,
             _pending: pending,
         };
@@ -193,6 +217,7 @@ impl Shard {
                     self.sent(slot, ok);
                 }
             }
+            Input::Answered { connection, number, outcome } => self.answered(now, connection, number, *outcome),
             Input::Rings => self.rings(now),
             Input::Time => self.time(now),
             Input::Drain => self.drain(now),
@@ -284,6 +309,25 @@ impl Shard {
     /// Connections that exist, in whatever state.
     pub fn connections(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// Whether this connection is still at its handshake, which is a dozen times the work of a message.
+    #[inline]
+    pub fn is_greeting(&self, connection: Handle) -> bool {
+        self.greetings > 0
+            && self.slots.get(connection.slot as usize).is_some_and(|slot| {
+                slot.generation == connection.generation && matches!(slot.state, State::Greeting(_))
+            })
+    }
+
+    /// Bytes of this handshake wait for their turn: it is not closed to make room for others meanwhile.
+    pub fn keep_greeting(&mut self, connection: Handle) {
+        if let Some(slot) = self.slots.get_mut(connection.slot as usize)
+            && slot.generation == connection.generation
+            && let State::Greeting(greeting) = &mut slot.state
+        {
+            greeting.waits = true;
+        }
     }
 
     /// Connections that are being served.
@@ -417,6 +461,10 @@ impl Shard {
                 let until = greeting.began_ms + u64::from(self.settings.config.edge.handshake_s) * 1_000;
                 if now.ms() >= until { self.greeting_timed_out(now, slot) } else { self.wake_at(slot, until) }
             }
+            State::Authorizing(one) => {
+                let until = one.deadline_ms;
+                if now.ms() >= until { self.authorizing_timed_out(now, slot) } else { self.wake_at(slot, until) }
+            }
             State::Open(_) => self.look_at_open(now, slot),
             State::Closing(closing) => {
                 let until = closing.deadline_ms;
@@ -450,7 +498,10 @@ impl Shard {
 
     fn held_bytes(&self, slot: u32) -> usize {
         match &self.slots[slot as usize].state {
-            State::Open(open) => open.reader.kept_bytes() + open.held.as_ref().map_or(0, |held| held.bytes()),
+            State::Open(open) => {
+                let waiting = open.rare.as_ref().map_or(0, |rare| rare.bytes());
+                open.reader.kept_bytes() + open.held.as_ref().map_or(0, |held| held.bytes()) + waiting
+            }
             _ => 0,
         }
     }
@@ -459,7 +510,13 @@ impl Shard {
     /// step, so that nothing is delivered by an old decision afterwards.
     fn reload(&mut self, now: Now, settings: Arc<Settings>) {
         self.settings = settings;
+        let rules = self.settings.config.rules.clone();
+        self.pipes.rule_again(|name| rights::ruled(&rules, name));
+        let settings = self.settings.clone();
         for slot in self.open_slots() {
+            if let Some(rare) = self.open_mut(slot).and_then(|open| open.rare.as_mut()) {
+                rare.limits = rare.limits.take().map(|own| own.again(&settings));
+            }
             self.decide_again(now, slot, "reload");
             self.wake_at(slot, now.ms());
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::call::Call;
 use super::connection::Handle;
 use super::record::Record;
 use super::revocation::Revocation;
@@ -24,6 +25,11 @@ pub enum Output {
     },
     /// Tell the audit. Never waits: what does not fit is counted.
     Record(Box<Record>),
+    /// Ask the application, or the control thread. Answered once, by [`super::command::Act::Answered`] or
+    /// [`super::input::Input::Answered`].
+    Call(Box<Call>),
+    /// A client named a queue that nobody has defined: warn the operator (RK-7). At most the first 100 characters.
+    UnknownQueue(Box<str>),
     /// A later authorization has ended this revocation (D4): lift it everywhere.
     Reauthorized(Arc<Revocation>),
 }

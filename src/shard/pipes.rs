@@ -14,13 +14,25 @@ use hashbrown::HashTable;
 
 use crate::mesh::registry::{Pipe, Registry};
 use crate::protocol::codes::Code;
+use crate::rules::value::Value;
 
 /// A pipe's number on this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PipeId(pub u32);
 
-/// A filter's number within one pipe; 0 receives every event.
+/// A filter's number within one pipe; 0 receives every event that its definition lets everybody have.
 pub type FilterId = u32;
+
+/// What the definition of a pipe makes of its messages, looked up once for each pipe that a worker knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ruled {
+    /// Its number in the configuration.
+    pub definition: Option<u32>,
+    /// Events have rules, or publishes a rate: a remembered right is not all that a publish needs.
+    pub examines: bool,
+    /// Some event has a filter: delivery decides for each subscriber.
+    pub filters: bool,
+}
 
 /// One subscriber in a pipe's list.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +52,8 @@ pub struct LocalPipe {
     /// Who receives its events here.
     pub subscribers: Vec<Subscriber>,
     filters: Option<Box<Filters>>,
+    /// What its definition asks for.
+    pub ruled: Ruled,
     /// Its subscribers are counted in a room (`attendance`), which is one more holder.
     pub attended: bool,
     /// Connections of this worker that have resolved it.
@@ -58,16 +72,60 @@ pub struct Subscribed {
 /// Event names that a subscription is for: sorted, none twice.
 pub type EventNames = Rc<[Box<str>]>;
 
-/// Lists of event names that subscriptions named, each kept once.
-#[derive(Default)]
-struct Filters {
-    lists: Vec<EventList>,
+/// What a subscription lets through. The default is everything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wants {
+    /// Only these events. Shared by the pipes of one subscribe.
+    pub names: Option<EventNames>,
+    /// Events of the definition that the connection may not be sent, one bit each (RK-4).
+    pub denied: u64,
+    /// Who looks, where a filter asks for that (SR-7).
+    pub viewer: Option<Rc<Viewer>>,
 }
 
-struct EventList {
+/// A subscriber as filters see it. Two with the same text are the same to every filter.
+#[derive(Debug)]
+pub struct Viewer {
+    /// `user`, `params` and `ctx` as one text.
+    pub text: Box<str>,
+    /// Identity.
+    pub user: Value,
+    /// Captures of the pipe's name.
+    pub params: Value,
+    /// What guards have set.
+    pub context: Value,
+}
+
+impl PartialEq for Viewer {
+    fn eq(&self, other: &Viewer) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Wants {
+    fn is_everything(&self) -> bool {
+        self.names.is_none() && self.denied == 0 && self.viewer.is_none()
+    }
+
+    fn hash(&self, registry: &Registry) -> u64 {
+        let names = self.names.as_deref().unwrap_or_default();
+        registry.hash_of(&(names, self.denied, self.viewer.as_ref().map(|viewer| &viewer.text)))
+    }
+}
+
+/// What subscriptions want, each kept once and found by its hash: with a filter that looks at the user there may be as many
+/// as subscribers.
+#[derive(Default)]
+struct Filters {
+    lists: Vec<Listed>,
+    by_wants: HashTable<u32>,
+    /// Places of `lists` that nobody uses.
+    free: Vec<u32>,
+}
+
+struct Listed {
     hash: u64,
-    /// Shared by the pipes of one subscribe.
-    names: EventNames,
+    wants: Wants,
     uses: u32,
 }
 
@@ -131,11 +189,11 @@ impl Pipes {
         self.registry.find(name).is_some()
     }
 
-    /// Makes the pipe known on behalf of one more connection.
+    /// Makes the pipe known on behalf of one more connection. `ruled` is asked where it was not known here.
     ///
     /// # Errors
     /// `TOO_MANY` when the process knows as many pipes as it may.
-    pub fn hold(&mut self, name: &str) -> Result<PipeId, Code> {
+    pub fn hold(&mut self, name: &str, ruled: impl FnOnce() -> Ruled) -> Result<PipeId, Code> {
         if let Some(id) = self.find(name) {
             if let Some(local) = &mut self.entries[id.0 as usize] {
                 local.holders += 1;
@@ -150,6 +208,7 @@ impl Pipes {
             serial: self.serial,
             subscribers: Vec::new(),
             filters: None,
+            ruled: ruled(),
             attended: false,
             holders: 1,
         };
@@ -190,23 +249,30 @@ impl Pipes {
         }
     }
 
-    /// Adds a subscriber. `events`: only these, or all.
-    pub fn subscribe(&mut self, id: PipeId, slot: u32, events: Option<&EventNames>) -> Subscribed {
+    /// Looks the definitions of all known pipes up again: there are others now.
+    pub fn rule_again(&mut self, mut ruled: impl FnMut(&str) -> Ruled) {
+        for local in self.entries.iter_mut().flatten() {
+            local.ruled = ruled(local.global.name());
+        }
+    }
+
+    /// Adds a subscriber.
+    pub fn subscribe(&mut self, id: PipeId, slot: u32, wants: Wants) -> Subscribed {
         let worker = self.worker;
         let Some(Some(local)) = self.entries.get_mut(id.0 as usize) else {
             return Subscribed { position: 0, watched: false };
         };
         let watched = local.subscribers.is_empty() && local.global.add_interest(worker);
-        let filter = local.filter_of(&self.registry, events);
+        let filter = local.filter_of(&self.registry, wants);
         local.subscribers.push(Subscriber { slot, filter });
         self.subscriptions += 1;
         Subscribed { position: local.subscribers.len() as u32 - 1, watched }
     }
 
     /// Replaces what a subscriber wants to receive (C11).
-    pub fn refilter(&mut self, id: PipeId, position: u32, events: Option<&EventNames>) {
+    pub fn refilter(&mut self, id: PipeId, position: u32, wants: Wants) {
         let Some(Some(local)) = self.entries.get_mut(id.0 as usize) else { return };
-        let filter = local.filter_of(&self.registry, events);
+        let filter = local.filter_of(&self.registry, wants);
         if let Some(subscriber) = local.subscribers.get_mut(position as usize) {
             let old = std::mem::replace(&mut subscriber.filter, filter);
             local.drop_filter(old);
@@ -248,47 +314,65 @@ impl Pipes {
 }
 
 impl LocalPipe {
-    /// Which filters let an event of this name through: bit by bit, `[0]` is "everything". None: nobody filters.
-    pub fn passing(&self, event: impl FnOnce() -> String) -> Option<Vec<bool>> {
-        let filters = self.filters.as_ref()?;
-        let event = event();
-        let mut passing = vec![true];
-        passing.extend(filters.lists.iter().map(|list| list.names.iter().any(|name| **name == *event)));
-        Some(passing)
+    /// Whether some subscriber may not get some event: then delivery asks [`LocalPipe::passing`].
+    #[inline]
+    pub fn is_selective(&self) -> bool {
+        self.filters.is_some() || self.ruled.filters
     }
 
-    fn filter_of(&mut self, hasher: &Registry, events: Option<&EventNames>) -> FilterId {
-        let Some(events) = events else { return 0 };
-        let hash = hasher.hash_of(&**events);
-        let lists = &mut self.filters.get_or_insert_default().lists;
-        let same = |list: &EventList| list.uses > 0 && list.hash == hash && list.names == *events;
-        if let Some(index) = lists.iter().position(same) {
-            lists[index].uses += 1;
-            return index as FilterId + 1;
+    /// Which filters let an event through, by their numbers. `everybody`: what filter 0 does.
+    pub fn passing(&self, everybody: bool, mut lets: impl FnMut(&Wants) -> bool) -> Vec<bool> {
+        let lists = self.filters.as_ref().map_or(&[][..], |filters| &filters.lists);
+        std::iter::once(everybody).chain(lists.iter().map(|list| list.uses > 0 && lets(&list.wants))).collect()
+    }
+
+    /// What the subscriber at this place wants.
+    pub fn wants(&self, position: u32) -> Wants {
+        let filter = self.subscribers.get(position as usize).map_or(0, |subscriber| subscriber.filter);
+        let list = (filter as usize).checked_sub(1).and_then(|index| self.filters.as_ref()?.lists.get(index));
+        list.map_or_else(Wants::default, |list| list.wants.clone())
+    }
+
+    fn filter_of(&mut self, hasher: &Registry, wants: Wants) -> FilterId {
+        if wants.is_everything() {
+            return 0;
         }
-        let list = EventList { hash, names: events.clone(), uses: 1 };
-        match lists.iter().position(|list| list.uses == 0) {
+        let hash = wants.hash(hasher);
+        let Filters { lists, by_wants, free } = &mut **self.filters.get_or_insert_default();
+        if let Some(index) = by_wants.find(hash, |index| lists[*index as usize].wants == wants) {
+            lists[*index as usize].uses += 1;
+            return *index + 1;
+        }
+        let list = Listed { hash, wants, uses: 1 };
+        let index = match free.pop() {
             Some(index) => {
-                lists[index] = list;
-                index as FilterId + 1
+                lists[index as usize] = list;
+                index
             }
             None => {
                 lists.push(list);
-                lists.len() as FilterId
+                lists.len() as u32 - 1
             }
-        }
+        };
+        by_wants.insert_unique(hash, index, |index| lists[*index as usize].hash);
+        index + 1
     }
 
     fn drop_filter(&mut self, filter: FilterId) {
         let Some(filters) = &mut self.filters else { return };
-        let Some(index) = (filter as usize).checked_sub(1) else { return };
-        let list = &mut filters.lists[index];
+        let Some(index) = filter.checked_sub(1) else { return };
+        let list = &mut filters.lists[index as usize];
         list.uses -= 1;
-        if list.uses == 0 {
-            list.names = EventNames::default();
-            if filters.lists.iter().all(|list| list.uses == 0) {
-                self.filters = None;
-            }
+        if list.uses > 0 {
+            return;
+        }
+        list.wants = Wants::default();
+        if let Ok(entry) = filters.by_wants.find_entry(list.hash, |other| *other == index) {
+            entry.remove();
+        }
+        filters.free.push(index);
+        if filters.by_wants.is_empty() {
+            self.filters = None;
         }
     }
 }

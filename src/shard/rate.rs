@@ -56,6 +56,11 @@ impl Bucket {
         pace.advance(self.0, now_ns, cost).err().unwrap_or(0)
     }
 
+    /// Whether the bucket is not full at this time.
+    pub fn owes(self, now_ns: u64) -> bool {
+        self.0 > now_ns
+    }
+
     /// Takes the cost, which `wait_ns` said conforms.
     pub fn take(&mut self, pace: Pace, now_ns: u64, cost: u64) {
         if let Ok(next) = pace.advance(self.0, now_ns, cost) {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::Shard;
 use super::auditing::GATHER_MS;
-use super::connection::{Held, State, Until};
+use super::connection::{Held, Stalled, State, Until};
 use super::input::Now;
 use super::output::Output;
 use super::requests::Flow;
@@ -19,6 +19,7 @@ impl Shard {
         match &mut self.slots[slot as usize].state {
             State::Vacant => {}
             State::Greeting(_) => self.received_greeting(now, slot, bytes),
+            State::Authorizing(_) => self.received_authorizing(slot, bytes),
             State::Closing(_) => self.received_closing(slot, bytes),
             State::Open(open) => {
                 open.heard_ms = now.ms();
@@ -146,7 +147,7 @@ impl Shard {
         open.held = Some(Box::new(held));
         self.assembly_bytes += bytes;
         match until {
-            Until::Room(rings) => self.stalled.push_back((handle, rings)),
+            Until::Room(rings) => self.stalled.push_back(Stalled { handle, rings, set_aside: false }),
             Until::Time(at_ns) => {
                 self.pauses.push(Reverse((at_ns.div_ceil(1_000_000), handle.slot, handle.generation)));
             }

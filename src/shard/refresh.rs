@@ -7,23 +7,59 @@ use super::Shard;
 use super::connection::{Open, State, TokenIds};
 use super::grants::Explicit;
 use super::input::Now;
+use super::pipes::PipeId;
+use super::rare::OwnLimits;
 use super::requests::Flow;
 use super::revocation::{Revocation, TokenFacts};
-use crate::auth::decision::{Decision, Rights};
+use super::rights::{About, Denied};
+use crate::auth::decision::{Decision, Identity, Rights};
 use crate::auth::token::TokenError;
 use crate::protocol::codes::{CloseCode, Code};
 use crate::protocol::encode;
 use crate::protocol::message::Id;
+use crate::rules::judge::{Question, Surface};
 
 impl Shard {
-    /// `refresh` with a token.
-    pub(super) fn refresh(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, token: &str) -> Flow {
+    /// `refresh`: with a token of ours, or by the webhook.
+    pub(super) fn refresh(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, token: Option<&str>) -> Flow {
         let State::Open(open) = &self.slots[slot as usize].state else { return Flow::Closed };
-        let (Some(identity), Some(verifier)) = (&open.identity, &self.settings.verifier) else {
+        let webhook = self.settings.config.auth.webhook.is_some();
+        let anonymous = open.is_anonymous();
+        match (token, &self.settings.verifier) {
             // C27: an anonymous connection never becomes an authenticated one.
-            self.begin_close(now, slot, CloseCode::Forbidden, "an anonymous connection cannot take a token", true);
-            return Flow::Closed;
-        };
+            (Some(_), _) if anonymous => {
+                self.begin_close(now, slot, CloseCode::Forbidden, "an anonymous connection cannot take a token", true);
+                Flow::Closed
+            }
+            (Some(token), Some(_)) => self.refresh_by_token(now, slot, id, token),
+            (token, _) if webhook && !anonymous => {
+                self.refresh_by_webhook(now, slot, id, token);
+                Flow::Next
+            }
+            (Some(_), None) => {
+                self.begin_close(now, slot, CloseCode::Forbidden, "this server takes no tokens", true);
+                Flow::Closed
+            }
+            (None, _) => {
+                let error = if webhook {
+                    "An anonymous connection has nothing to refresh: connect with a token"
+                } else {
+                    "There is no webhook to ask: send a newer token"
+                };
+                self.answer_error(now, slot, id, Code::Invalid, error);
+                Flow::Next
+            }
+        }
+    }
+
+    fn refresh_by_token(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, token: &str) -> Flow {
+        let State::Open(open) = &self.slots[slot as usize].state else { return Flow::Closed };
+        if open.rare.as_ref().is_some_and(|rare| rare.refreshing.is_some()) {
+            self.answer_error(now, slot, id, Code::RateLimited, "A refresh is under way: wait for its reply");
+            return Flow::Next;
+        }
+        let issued_at_s = open.issued_at_s;
+        let Some(verifier) = &self.settings.verifier else { return Flow::Next };
         let decision = match verifier.verify(token, now.unix_ms) {
             Ok(decision) => decision,
             Err(error) => {
@@ -32,26 +68,41 @@ impl Shard {
                 return Flow::Next;
             }
         };
-        let new = &decision.identity;
-        if (&new.id, &new.tenant, &new.org) != (&identity.id, &identity.tenant, &identity.org) {
+        if self.is_somebody_else(slot, &decision) {
             self.begin_close(now, slot, CloseCode::Forbidden, "the token is somebody else's", true);
             return Flow::Closed;
         }
-        if self.shared.revocations.covers(&TokenFacts::of(&decision), now.unix_ms) {
-            self.answer_error(now, slot, id, Code::Revoked, "This token was revoked");
-            return Flow::Next;
-        }
-        if decision.issued_at_s.unwrap_or(0) < open.issued_at_s {
+        if decision.issued_at_s.unwrap_or(0) < issued_at_s
+            && !self.shared.revocations.covers(&TokenFacts::of(&decision), now.unix_ms)
+        {
             self.answer_error(now, slot, id, Code::Invalid, "The token is older than the one in use: send a newer one");
             return Flow::Next;
         }
-        self.adopt(now, slot, id, decision);
-        Flow::Next
+        self.take_over(now, slot, id, decision);
+        if self.open_mut(slot).is_some() { Flow::Next } else { Flow::Closed }
     }
 
-    fn adopt(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, decision: Decision) {
+    /// Adopts a decision about this connection, unless it is about somebody else (GD-2) or revoked.
+    pub(super) fn take_over(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, decision: Decision) {
+        if self.is_somebody_else(slot, &decision) {
+            self.begin_close(now, slot, CloseCode::Forbidden, "the refresh is somebody else's", true);
+        } else if self.shared.revocations.covers(&TokenFacts::of(&decision), now.unix_ms) {
+            self.answer_error(now, slot, id, Code::Revoked, "This token was revoked");
+        } else {
+            self.adopt(now, slot, id, decision);
+        }
+    }
+
+    fn is_somebody_else(&mut self, slot: u32, decision: &Decision) -> bool {
+        let new = &decision.identity;
+        let same = |one: &Identity| (&one.id, &one.tenant, &one.org) == (&new.id, &new.tenant, &new.org);
+        !self.open_mut(slot).is_some_and(|open| open.identity.as_deref().is_some_and(same))
+    }
+
+    fn adopt(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, mut decision: Decision) {
         let explicit = Explicit::new(&decision.grants);
         let revoked = self.revoked_for(now, &decision, &explicit);
+        let limits = decision.limits.take().map(|narrowed| OwnLimits::new(&self.settings, narrowed));
         let Some(open) = self.open_mut(slot) else { return };
         let (added, removed) = difference(&open.explicit, &explicit);
         let renamed = open.identity.as_ref().is_some_and(|identity| identity.name != decision.identity.name);
@@ -62,6 +113,9 @@ impl Shard {
         open.token_ids = TokenIds::of(&decision);
         open.identity = Some(Box::new(decision.identity));
         open.revoked = revoked;
+        if limits.is_some() || open.rare.is_some() {
+            open.rare_mut().limits = limits;
+        }
         self.decide_again(now, slot, "refresh");
         if renamed {
             self.renamed(slot);
@@ -81,28 +135,110 @@ impl Shard {
         self.wake_at(slot, now.ms());
     }
 
-    /// Every remembered decision is dropped; subscriptions are decided anew, and end where they are no longer allowed.
-    pub(super) fn decide_again(&mut self, now: Now, slot: u32, reason: &str) {
+    /// Every remembered decision is dropped; subscriptions are decided anew, and end where they are no longer allowed. One
+    /// that the application must be asked about goes on until its answer is there (`awaiting`).
+    pub(super) fn decide_again(&mut self, now: Now, slot: u32, reason: &'static str) {
+        let Some(open) = self.open_mut(slot) else { return };
+        if let Some(rare) = &mut open.rare {
+            rare.forget_decisions();
+        }
+        let (subscribed, rest): (Vec<_>, Vec<_>) =
+            open.grants.resolved().partition(|pipe| open.grants.is_subscribed_to(*pipe));
+        self.withdraw(slot, rest);
+        for pipe in subscribed {
+            let Some(name) = self.pipes.get(pipe).map(|local| Box::<str>::from(local.global.name())) else { continue };
+            match self.judge_pipe(now, slot, &name, Surface::Subscribe, About::default()) {
+                _ if self.recheck_question(now, slot, &name).is_some() => {
+                    self.doubt(slot, pipe);
+                    self.narrow_meanwhile(now, slot, (pipe, &name));
+                    self.recheck(slot, name, reason);
+                }
+                decided => self.settle_subscription(now, slot, (pipe, &name), decided, reason),
+            }
+        }
+        self.run_waiting(now, slot, None);
+    }
+
+    /// What the application must be asked before a live subscription can be decided again. None also where it is refused
+    /// without asking: then it does not go on for the sake of its presence.
+    pub(super) fn recheck_question(&self, now: Now, slot: u32, name: &str) -> Option<(Surface, Box<Question>)> {
+        let watches = self.pipes.find(name).is_some_and(|pipe| self.is_watching(slot, pipe));
+        for surface in [Some(Surface::Subscribe), watches.then_some(Surface::Presence)].into_iter().flatten() {
+            match self.judge_pipe(now, slot, name, surface, About::default()) {
+                Err(Denied::Asks(question)) => return Some((surface, question)),
+                Err(Denied::Refused(_)) => return None,
+                Ok(_) => {}
+            }
+        }
+        None
+    }
+
+    /// A live subscription was decided again: it goes on with what it may have now, or ends.
+    pub(super) fn settle_subscription(
+        &mut self,
+        now: Now,
+        slot: u32,
+        (pipe, name): (PipeId, &str),
+        decided: Result<bool, Denied>,
+        reason: &str,
+    ) {
+        let lasting = match decided {
+            Ok(lasting) => lasting,
+            Err(denied) => {
+                if let Denied::Refused(refusal) = &denied
+                    && refusal.fault.is_some()
+                {
+                    self.note_refusal(now, slot, refusal, Some(name));
+                }
+                for name in self.withdraw(slot, vec![pipe]) {
+                    self.send(slot, encode::framed(|out| encode::unsubscribed(out, &name, reason)));
+                }
+                return;
+            }
+        };
+        let Some(open) = self.open_mut(slot) else { return };
+        open.grants.set_rights(pipe, Rights::NONE);
+        self.note_right(slot, pipe, Surface::Subscribe, lasting);
+        self.see_anew(now, slot, (pipe, name));
+        if self.is_watching(slot, pipe) {
+            match self.judge_pipe(now, slot, name, Surface::Presence, About::default()) {
+                Ok(lasting) => self.note_right(slot, pipe, Surface::Presence, lasting),
+                Err(_) => self.stop_watching(slot, pipe),
+            }
+        }
+    }
+
+    /// Nothing is believed of what was decided about this pipe; a watcher's right stays as what is told to it goes by, until
+    /// it is decided.
+    fn doubt(&mut self, slot: u32, pipe: PipeId) {
+        let watches = self.is_watching(slot, pipe);
+        let Some(open) = self.open_mut(slot) else { return };
+        open.grants.set_rights(pipe, Rights::NONE);
+        if watches {
+            self.note_right(slot, pipe, Surface::Presence, false);
+        }
+    }
+
+    /// The application is asked whether a live subscription goes on. What needs no answer holds at once (INVARIANTS 11):
+    /// events are sent by what the connection is now, those with a rule of their own not at all (RK-4).
+    fn narrow_meanwhile(&mut self, now: Now, slot: u32, (pipe, name): (PipeId, &str)) {
+        self.see_anew(now, slot, (pipe, name));
+        if self.is_watching(slot, pipe)
+            && let Err(Denied::Refused(_)) = self.judge_pipe(now, slot, name, Surface::Presence, About::default())
+        {
+            self.stop_watching(slot, pipe);
+        }
+    }
+
+    /// Decides anew what a subscription lets through.
+    fn see_anew(&mut self, now: Now, slot: u32, (pipe, name): (PipeId, &str)) {
         let State::Open(open) = &self.slots[slot as usize].state else { return };
-        let mut lost = Vec::new();
-        let mut kept = Vec::new();
-        for pipe in open.grants.resolved() {
-            let Some(local) = self.pipes.get(pipe) else { continue };
-            let rights = self.decide(now, slot, local.global.name()).unwrap_or(Rights::NONE);
-            let keeps = open.grants.is_subscribed_to(pipe) && rights.contains(Rights::SUBSCRIBE);
-            if keeps { kept.push((pipe, rights)) } else { lost.push(pipe) }
-        }
-        for (pipe, rights) in kept {
-            if let Some(open) = self.open_mut(slot) {
-                open.grants.set_rights(pipe, rights);
-            }
-            if !rights.contains(Rights::PRESENCE) {
-                self.stop_watching(slot, pipe);
-            }
-        }
-        for name in self.withdraw(slot, lost) {
-            self.send(slot, encode::framed(|out| encode::unsubscribed(out, &name, reason)));
-        }
+        let position = open.grants.index_of(pipe).map(|index| open.grants.position(index));
+        let (Some(position), Some(local)) = (position, self.pipes.get(pipe)) else { return };
+        let names = local.wants(position).names;
+        let (wants, fault) = self.wants(now, slot, name, names);
+        self.note_fault(now, slot, name, fault);
+        self.pipes.refilter(pipe, position, wants);
     }
 
     /// The explicit grants as a client is told of them: without what is revoked (B25).

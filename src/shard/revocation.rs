@@ -6,7 +6,8 @@
 //!
 //! Time limits are Unix milliseconds; `u64::MAX` is "until restored".
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ahash::{AHashMap, RandomState};
 
@@ -182,7 +183,19 @@ impl Person {
 /// The table. Cheap to read; a write copies nothing.
 pub struct Revocations {
     parts: RwLock<Parts>,
+    recent: Mutex<Recent>,
 }
+
+/// Whose revocations came lately, in the order of time.
+#[derive(Default)]
+struct Recent {
+    entries: VecDeque<(u64, Person)>,
+    /// When the latest one was that is no longer listed.
+    forgotten_ms: Option<u64>,
+}
+
+/// Entries of [`Recent`]: more than come within a webhook's time-out. Beyond it everybody is asked about again.
+const RECENT_MAX: usize = 4_096;
 
 struct Parts {
     /// By user id.
@@ -205,6 +218,7 @@ impl Revocations {
                 issued_before: AHashMap::with_hasher(hasher),
                 count: 0,
             }),
+            recent: Mutex::default(),
         }
     }
 
@@ -240,6 +254,26 @@ impl Revocations {
             entries.push(revocation);
             parts.count += 1;
         }
+    }
+
+    /// Whether anything of this person was revoked at or after this time, Unix milliseconds, whether it still is or not: what
+    /// was asked about the person before may be out of date. Beyond the latest `RECENT_MAX` it is assumed of everybody.
+    pub fn touched_since(&self, tenant: Option<&str>, user: &str, since_ms: u64) -> bool {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.forgotten_ms.is_some_and(|ms| ms >= since_ms)
+            || recent.entries.iter().rev().take_while(|(ms, _)| *ms >= since_ms).any(|(_, one)| one.is(tenant, user))
+    }
+
+    /// Notes that something of this person is being revoked. To be called before it is put in force.
+    pub fn touch(&self, person: &Person, now_ms: u64) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_ms = recent.entries.back().map_or(now_ms, |(last_ms, _)| now_ms.max(*last_ms));
+        if recent.entries.len() >= RECENT_MAX
+            && let Some((ms, _)) = recent.entries.pop_front()
+        {
+            recent.forgotten_ms = Some(ms);
+        }
+        recent.entries.push_back((now_ms, person.clone()));
     }
 
     /// Until when exactly these tokens are revoked; 0: they are not.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use ahash::RandomState;
 use crossbeam_utils::CachePadded;
 
-use super::admission::Admission;
+use super::admission::{Admission, Summed};
 use super::presence::Rooms;
 use super::revocation::Revocations;
 use super::throttle::Paces;
@@ -27,16 +27,30 @@ pub struct Settings {
     pub paces: Paces,
     /// The rates summed over a person's connections.
     pub summed: Paces,
+    /// The rates summed over a tenant's connections.
+    pub of_tenant: Paces,
+    /// Whether rates are summed over anybody.
+    pub sums: bool,
+    /// Whether any rule of a pipe, an action or a queue, or any guard, is the application's.
+    pub asks: bool,
 }
 
 impl Settings {
+    /// What rates are summed over.
+    pub fn summed_over(&self) -> Summed {
+        Summed { persons: self.summed.any(), tenants: self.of_tenant.any() }
+    }
+
     /// # Errors
     /// A sentence about the key of `[auth.token]`, if it is not usable.
     pub fn new(config: Config) -> Result<Settings, String> {
         let verifier = config.auth.token.as_ref().map(Verifier::new).transpose()?;
         let paces = Paces::new(&config.limits.rates);
         let summed = Paces::new(&config.limits.per_user);
-        Ok(Settings { config, verifier, paces, summed })
+        let of_tenant = Paces::new(&config.limits.per_tenant);
+        let asks = config.rules.asks();
+        let sums = summed.any() || of_tenant.any();
+        Ok(Settings { config, verifier, paces, summed, of_tenant, sums, asks })
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod accept;
 mod bell;
+mod callers;
 mod clock;
 pub mod engine;
 
@@ -18,6 +19,7 @@ pub use bell::EventFd;
 pub use clock::Clock;
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -25,13 +27,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Relaxed};
 use std::time::Duration;
 
+use callers::Callers;
 use engine::{Backend, BufferSizes, Engine, Event, Key, StableBytes};
 use monoio::net::TcpStream;
 
 use crate::bounds::{RING_ENTRIES_PER_TURN, RING_TURNS_PER_TICK, SWEEP_MS, WRITES_PER_SLICE};
 use crate::mesh::port::Port;
+use crate::shard::call::Call;
 use crate::shard::connection::Handle;
-use crate::shard::input::Input;
+use crate::shard::input::{Input, Now};
 use crate::shard::outbox::Chunk;
 use crate::shard::output::Output;
 use crate::shard::record::Record;
@@ -44,6 +48,12 @@ unsafe impl StableBytes for Chunk {}
 
 /// Events of sockets taken before anything else is looked at again.
 const EVENTS_PER_TICK: usize = 512;
+/// Handshakes answered in one tick: some 60 µs. The rest waits, so that nobody's messages wait for all of them.
+const GREETINGS_PER_TICK: usize = 4;
+/// Handshakes that wait for their turn. With more, nobody is accepted.
+const CALLERS_MAX: usize = 1_024;
+/// Connections let go in one tick whose socket has ended, for the same reason.
+const ENDINGS_PER_TICK: usize = 16;
 /// Sockets accepted before anything else is looked at again.
 const ACCEPTS_PER_TICK: usize = 128;
 /// After the drain's time: how long late closings may take, in milliseconds.
@@ -64,6 +74,11 @@ pub struct Orders {
 pub trait Witness: Send + Sync {
     /// For the audit.
     fn record(&self, record: Record);
+    /// Look after this call and have it answered. The call comes back where there is no room for it.
+    ///
+    /// # Errors
+    /// The call itself: the worker answers it.
+    fn call(&self, call: Box<Call>) -> Result<(), Box<Call>>;
     /// This revocation is to be lifted everywhere (D4).
     fn reauthorized(&self, revocation: Arc<Revocation>);
 }
@@ -124,6 +139,11 @@ struct Worker {
     clock: Clock,
     bell: Arc<EventFd>,
     outputs: Vec<Output>,
+    /// Handshakes that wait for their turn.
+    callers: Callers,
+    /// Connections whose socket has ended, to be let go. Nothing follows from such a socket, so that it can wait.
+    ended: VecDeque<Handle>,
+    unknown_queues: UnknownQueues,
     /// Somebody waits at a listener.
     knocked: Rc<Cell<bool>>,
     ticks_since_accept: u32,
@@ -158,6 +178,9 @@ impl Worker {
             clock: parts.clock,
             bell: parts.bell,
             outputs: Vec::new(),
+            callers: Callers::default(),
+            ended: VecDeque::new(),
+            unknown_queues: UnknownQueues::default(),
             knocked: Rc::new(Cell::new(true)),
             ticks_since_accept: 0,
             reported: 0,
@@ -203,19 +226,31 @@ impl Worker {
         }
         self.adopt();
         let now = self.clock.now();
+        let mut greetings = 0;
         for _ in 0..EVENTS_PER_TICK {
             if self.shard.is_pressed() {
                 break;
             }
             let Some(event) = self.engine.next() else { break };
             match event {
-                Event::Received { user, mut bytes } => {
-                    self.shard.handle(now, Input::Received { connection: handle(user), bytes: &mut bytes });
-                }
-                Event::Ended { user, .. } => self.shard.handle(now, Input::Ended { connection: handle(user) }),
+                Event::Received { user, mut bytes } => self.received(now, handle(user), &mut bytes, &mut greetings),
+                Event::Ended { user, .. } => self.ended.push_back(handle(user)),
                 Event::Sent { user, ok } => self.shard.handle(now, Input::Sent { connection: handle(user), ok }),
                 Event::Bell => {}
             }
+        }
+        while greetings < GREETINGS_PER_TICK
+            && let Some((connection, mut bytes)) = self.callers.next()
+        {
+            greetings += 1;
+            self.shard.handle(now, Input::Received { connection, bytes: &mut bytes });
+        }
+        for _ in 0..ENDINGS_PER_TICK {
+            let Some(connection) = self.ended.pop_front() else { break };
+            if let Some(mut bytes) = self.callers.take(connection) {
+                self.shard.handle(now, Input::Received { connection, bytes: &mut bytes });
+            }
+            self.shard.handle(now, Input::Ended { connection });
         }
         for _ in 0..RING_TURNS_PER_TICK {
             let taken = self.shard.port().counters().taken;
@@ -237,8 +272,24 @@ impl Worker {
         Ok(())
     }
 
+    /// Bytes of a connection; a handshake waits for its turn if enough were answered in this tick.
+    fn received(&mut self, now: Now, connection: Handle, bytes: &mut [u8], greetings: &mut usize) {
+        if self.shard.is_greeting(connection) {
+            let waits = *greetings >= GREETINGS_PER_TICK || self.callers.has(connection);
+            if waits && self.callers.add(connection, bytes) {
+                self.shard.keep_greeting(connection);
+                return;
+            }
+            *greetings += 1;
+            if let Some(mut earlier) = self.callers.take(connection) {
+                self.shard.handle(now, Input::Received { connection, bytes: &mut earlier });
+            }
+        }
+        self.shard.handle(now, Input::Received { connection, bytes });
+    }
+
     fn has_work(&mut self) -> bool {
-        self.shard.has_writes() || self.knocked.get()
+        self.shard.has_writes() || self.knocked.get() || !self.callers.is_empty() || !self.ended.is_empty()
     }
 
     /// Takes up what the main thread asked for.
@@ -280,7 +331,18 @@ impl Worker {
     }
 
     fn perform(&mut self) {
-        self.shard.take_outputs(&mut self.outputs);
+        // A call that nobody has room for is answered here and now, which may ask for more.
+        loop {
+            self.shard.take_outputs(&mut self.outputs);
+            if self.outputs.is_empty() {
+                return;
+            }
+            self.perform_outputs();
+        }
+    }
+
+    fn perform_outputs(&mut self) {
+        let mut unheard = Vec::new();
         for output in self.outputs.drain(..) {
             let key = |handle: Handle| self.keys.get(handle.slot as usize).copied().flatten();
             match output {
@@ -294,7 +356,14 @@ impl Worker {
                 }
                 Output::Record(record) => self.witness.record(*record),
                 Output::Reauthorized(revocation) => self.witness.reauthorized(revocation),
+                Output::Call(call) => unheard.extend(self.witness.call(call).err()),
+                Output::UnknownQueue(name) => self.unknown_queues.warn(self.clock.now().ms(), &name),
             }
+        }
+        let now = self.clock.now();
+        for call in unheard {
+            let outcome = Box::new(call.ask.unheard());
+            self.shard.handle(now, Input::Answered { connection: call.connection, number: call.number, outcome });
         }
     }
 
@@ -315,6 +384,11 @@ impl Worker {
     /// Takes everybody who waits at the listeners; places them on the worker that has least.
     fn accept(&mut self) {
         self.ticks_since_accept = 0;
+        if self.callers.waiting() >= CALLERS_MAX {
+            // They wait better in the kernel's line than here.
+            self.knocked.set(true);
+            return;
+        }
         self.knocked.set(false);
         for _ in 0..ACCEPTS_PER_TICK {
             let Some((socket, peer)) = self.listeners.accept() else { return };
@@ -381,6 +455,27 @@ impl Worker {
             self.shard.pipes().subscriptions(),
             self.shard.frame_bytes(),
             self.shard.counters(),
+        );
+    }
+}
+
+/// Warnings about queues that nobody has defined: at most one a second, with the number of those that were kept back.
+#[derive(Default)]
+struct UnknownQueues {
+    quiet_until_ms: u64,
+    kept_back: u64,
+}
+
+impl UnknownQueues {
+    fn warn(&mut self, now_ms: u64, name: &str) {
+        if now_ms < self.quiet_until_ms {
+            self.kept_back += 1;
+            return;
+        }
+        let others = std::mem::take(&mut self.kept_back);
+        self.quiet_until_ms = now_ms + 1_000;
+        tracing::warn!(
+            "a client's message for the queue {name:?} was ignored: no [queue] is defined for it ({others} more before)"
         );
     }
 }

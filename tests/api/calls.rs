@@ -235,6 +235,8 @@ fn what_the_service_cannot_do_has_its_status() {
         (Failure::TooMany("too many".to_owned()), 429, "TOO_MANY"),
         (Failure::Overloaded, 503, "OVERLOADED"),
         (Failure::Draining, 503, "DRAINING"),
+        (Failure::Refused(Code::Schema, "`/level` must be a number".to_owned()), 422, "SCHEMA"),
+        (Failure::Refused(Code::PayloadTooLarge, "too large".to_owned()), 413, "PAYLOAD_TOO_LARGE"),
     ] {
         api.fake.will_answer(Err(failure));
         let answer = api.post("/v1/revoke", body);

@@ -17,7 +17,7 @@ fn every_operation_of_the_document_is_served_and_every_right_has_one() {
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
             names.push(operation["operationId"].as_str().unwrap().to_owned());
-            let path = path.replace("{pipe}", "p");
+            let path = path.replace("{pipe}", "p").replace("{queue}", "q");
             let answer = if method == "post" { api.post(&path, "{}") } else { api.get(&path) };
             // Whatever it answers is declared.
             let declared = &operation["responses"][answer.status.to_string()];
@@ -31,7 +31,7 @@ fn every_operation_of_the_document_is_served_and_every_right_has_one() {
     }
     names.sort();
     let mut expected: Vec<String> = ApiRight::ALL.iter().map(|right| right.name().to_owned()).collect();
-    expected.extend(["healthz", "openapi", "readyz"].map(str::to_owned));
+    expected.extend(["healthz", "openapi", "queues_dead", "queues_retry", "readyz"].map(str::to_owned));
     expected.sort();
     assert_eq!(names, expected);
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use pipeward::config::{Allow, ApiKey, ApiRight};
 use pipeward::control::api::{KeyRing, Operations, router, serve};
+use pipeward::control::queues::{Dead, Id, LastError, Message, QueueFacts, Totals};
 use pipeward::control::service::Failure;
 use pipeward::shard::command::{ConnectionFacts, Member, Members, Person, Stats, Who};
 use pipeward::shard::record::Record;
@@ -29,6 +30,8 @@ pub enum Asked {
     Connections(Option<Person>, Option<String>, usize),
     Pipes(Option<String>, usize),
     Members(String),
+    Dead(String, Option<u64>, usize),
+    Retry(String, Option<String>),
 }
 
 /// What the service says to everything.
@@ -145,6 +148,41 @@ impl Operations for Fake {
         let count = self.note(Asked::Members(pipe.to_owned()))?;
         let one = |at| Member { tenant: None, user: format!("u{at}").into(), name: Some("N".into()), connections: 2 };
         Ok(Members { people: (0..count).map(one).collect(), anonymous: 1 })
+    }
+
+    fn queues(&self) -> Vec<QueueFacts> {
+        let last_error = Some(LastError { at_ms: 1_700_000_000_500, error: "it answered with status 500".into() });
+        let one = QueueFacts {
+            name: "jobs".into(),
+            configured: true,
+            depth: 2,
+            bytes: 40,
+            oldest_ms: Some(1_700_000_000_000),
+            attempts: 3,
+            last_error,
+            dead: 1,
+            totals: Totals { delivered: 9, ..Totals::default() },
+        };
+        let (oldest_ms, last_error) = (None, None);
+        let idle = QueueFacts { name: "old".into(), configured: false, depth: 0, oldest_ms, last_error, ..one.clone() };
+        vec![one, idle]
+    }
+
+    async fn dead(&self, queue: &str, after: Option<u64>, limit: usize) -> Result<(Vec<Dead>, Option<u64>), Failure> {
+        self.note(Asked::Dead(queue.to_owned(), after, limit))?;
+        let message = Message {
+            id: Id([0xab; 16]),
+            enqueued_at_ms: 1_700_000_000_000,
+            since_ms: 1_700_000_000_000,
+            user: r#"{"id":"ada"}"#.into(),
+            data: "12345678901234567890123".into(),
+        };
+        let error = "it answered with status 400".into();
+        Ok((vec![Dead { died_at_ms: 1_700_000_000_900, attempts: 1, error, message }], Some(7)))
+    }
+
+    async fn retry(&self, queue: &str, id: Option<&str>) -> Result<u64, Failure> {
+        self.note(Asked::Retry(queue.to_owned(), id.map(str::to_owned)))
     }
 
     async fn stats(&self) -> Result<Vec<Stats>, Failure> {

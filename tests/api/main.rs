@@ -3,7 +3,7 @@
 //! with the whole server.
 //!
 //! Contents: `calls` (each call does what it says) · `strict` (bad input changes nothing) · `keys` (who may call what) ·
-//! `batch` · `queries` · `listener` (time-outs, bounds, stopping) · `document` (OpenAPI) · `pages` (browsers) · `verbs` (the command line).
+//! `batch` · `queries` · `queues` · `listener` (time-outs, bounds, stopping) · `document` (OpenAPI) · `pages` (browsers) · `verbs` (the command line).
 
 mod batch;
 mod calls;
@@ -14,5 +14,6 @@ mod keys;
 mod listener;
 mod pages;
 mod queries;
+mod queues;
 mod strict;
 mod verbs;

@@ -78,6 +78,22 @@ fn each_verb_makes_its_call_and_prints_the_answer() {
     assert!(printed.starts_with("{\"connections\":[{"));
 }
 
+// F16
+#[test]
+fn queues_are_shown_and_tried_again() {
+    let api = Api::start();
+    let shown = api.run(&["queues"]);
+    assert_eq!(shown.status.code(), Some(0), "{}", text(&shown.stderr));
+    assert!(text(&shown.stdout).starts_with(r#"{"queues":[{"queue":"jobs","configured":true,"depth":2,"#));
+    let (asked, printed) = api.done(&["queues", "dead", "a/b.c%", "--limit", "5", "--after", "3"]);
+    assert_eq!(asked, Asked::Dead("a/b.c%".to_owned(), Some(3), 5));
+    assert!(printed.contains(r#""data":12345678901234567890123"#), "{printed}");
+    let (asked, printed) = api.done(&["queues", "retry", "a.b"]);
+    assert_eq!((asked, &*printed), (Asked::Retry("a.b".to_owned(), None), "{\"ok\":true,\"retried\":3}\n"));
+    let one = api.done(&["queues", "retry", "jobs", "abc"]).0;
+    assert_eq!(one, Asked::Retry("jobs".to_owned(), Some("abc".to_owned())));
+}
+
 #[test]
 fn a_refusal_goes_to_stderr_and_never_the_key() {
     let api = Api::start();

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    API_KEY, Client, NO_RATES, Request, Server, Stop, assert_code, assert_forbidden, assert_ok, assert_system,
-    one_on_each, sign, token, token_with, until,
+    API_KEY, AUDITED, Client, NO_RATES, Request, Server, Stop, assert_code, assert_forbidden, assert_ok, assert_system,
+    await_records, one_on_each, records, sign, token, token_with, until,
 };
 
 fn server(workers: usize) -> Server {
@@ -170,24 +170,6 @@ fn connections_are_listed_page_by_page() {
     assert_eq!(stats["total"]["subscriptions"], 46, "{stats}");
 }
 
-/// The records so far, of a kind.
-fn records(server: &Server, kind: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(server.path("audit.log")).unwrap_or_default();
-    // The last line may be half written.
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let records = whole.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON in each line"));
-    records.filter(|record| record["kind"] == kind).collect()
-}
-
-/// The records of a kind, once there are so many.
-#[track_caller]
-fn await_records(server: &Server, kind: &str, count: usize) -> Vec<Value> {
-    until(&format!("{count} records of {kind}"), || records(server, kind).len() >= count);
-    let found = records(server, kind);
-    assert_eq!(found.len(), count, "{found:?}");
-    found
-}
-
 #[track_caller]
 fn assert_fields(record: &Value, fields: Value) {
     for (name, value) in fields.as_object().expect("fields") {
@@ -197,7 +179,7 @@ fn assert_fields(record: &Value, fields: Value) {
 }
 
 fn audited() -> Server {
-    Server::start("[edge]\nworkers = 2\n[audit]\npath = \"audit.log\"\n")
+    Server::start(&format!("[edge]\nworkers = 2\n{AUDITED}"))
 }
 
 // GD-9, HP-6, G3, D13, INVARIANTS 33

@@ -10,6 +10,14 @@
 //! the application sends) · `control` (what else it may do, the audit, the end) · `reload` (SIGHUP) · `crash` (what outlives
 //! the process).
 //!
+//! What the configuration says about who may do what: `rules` (expressions, and their faults) · `guards` · `scopes` ·
+//! `asked` (rules and guards that are the application's) · `asked_anew` (what overtakes its answers) · `redecided` (what
+//! refresh and reload change) · `events` (their rights) · `filters` · `payloads` (schemas, sizes, scope fields) ·
+//! `limits_of_rules` (rates of pipes, sums, narrowed limits).
+//!
+//! What the application is asked, and what clients ask of it: `webhook` (who may connect) · `webhook_refresh` (who they are
+//! now) · `actions` · `queues` · `client_push` (pushes by clients).
+//!
 //! Each test starts a server of its own on a port of its own. Whatever must happen may take [`support::PATIENCE`];
 //! nothing is asserted to be fast. `PIPEWARD_BACKEND=epoll` runs them all without io_uring.
 
@@ -38,3 +46,20 @@ mod refresh;
 mod reload;
 mod revocation;
 mod revoked_tokens;
+
+mod asked;
+mod asked_anew;
+mod events;
+mod filters;
+mod guards;
+mod limits_of_rules;
+mod payloads;
+mod redecided;
+mod rules;
+mod scopes;
+
+mod actions;
+mod client_push;
+mod queues;
+mod webhook;
+mod webhook_refresh;

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 fn server(workers: usize) -> Server {
-    Server::start(&format!("[edge]\nworkers = {workers}\n[limits]\nqueue_bytes = 67108864\n{NO_RATES}"))
+    Server::start(&format!("[edge]\nworkers = {workers}\n[limits]\nqueue_bytes = 1073741824\n{NO_RATES}"))
 }
 
 fn connect(server: &Server, user: &str) -> Client {
@@ -193,7 +193,8 @@ fn a_race_with_publishers(workers: usize, rounds: usize) {
                     // Whatever bears a higher number than is read here was sent after that.
                     let next = begun.fetch_add(1, SeqCst);
                     publisher.tell("room", next);
-                    if next.is_multiple_of(64) {
+                    // Seldom enough to race, often enough that nobody is too slow while the store waits for its disk.
+                    if next.is_multiple_of(8) {
                         publisher.settle();
                     }
                 }
@@ -208,7 +209,8 @@ fn a_race_with_publishers(workers: usize, rounds: usize) {
                 assert_eq!(victim.receive()["type"], "event");
             }
             std::thread::sleep(Duration::from_millis(round as u64 % 4));
-            assert_eq!(revoke(&server, "ann", "room"), workers as u64);
+            let revoked = revoke(&server, "ann", "room");
+            assert_eq!(revoked, workers as u64, "somebody is gone: {:?}", server.counters());
             let marks = begun.each_ref().map(|begun| begun.load(SeqCst));
             std::thread::sleep(Duration::from_millis(5));
             for victim in &mut victims {
@@ -407,9 +409,9 @@ fn a_time_limit_ends_by_itself() {
     let mut before = connect(&server, "ann");
     assert_ok(&before.subscribe("room"));
     let limited = json!({"user": "ann", "pipe": "room", "ttl_s": 1});
+    let began = std::time::Instant::now();
     assert_eq!(server.api.connections("revoke", limited), 1);
     before.expect_system("pipe_revoked", "room");
-    let began = std::time::Instant::now();
     let mut during = connect(&server, "ann");
     assert_code(&during.subscribe("room"), "REVOKED");
     for client in [&mut before, &mut during] {
@@ -538,6 +540,7 @@ fn revoking_what_nobody_has_changes_nothing_for_others() {
 fn no_subscription_slips_between() {
     let server = server(4);
     let ann = token_with("ann", json!({}));
+    let mut connected = 0;
     for round in 0..15 {
         let over = AtomicBool::new(false);
         let clients: Vec<Client> = std::thread::scope(|scope| {
@@ -563,13 +566,14 @@ fn no_subscription_slips_between() {
             assert_eq!(delivered, 0, "somebody was subscribed after the answer");
             connecting.into_iter().flat_map(|thread| thread.join().expect("a client")).collect()
         });
-        assert!(!clients.is_empty());
+        connected += clients.len();
         for mut client in clients {
             client.settle();
             assert_code(&client.subscribe("room"), "REVOKED");
         }
         server.api.done("restore", json!({"user": "ann"}));
     }
+    assert!(connected > 0, "nobody ever raced");
 }
 
 // D4, INVARIANTS 6: whoever calls at once, the last word on each pipe is everybody's: of the table, of each worker.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use pipeward::config::{Config, KeySource, PipeDefinition, Rate, Rates, TokenSettings, WhenSlow};
+use pipeward::config::{Config, KeySource, Rate, Rates, TokenSettings, WhenSlow};
 use pipeward::protocol::names::Template;
+use pipeward::rules::Rules;
+use pipeward::rules::definition::PipeRules;
 use pipeward::shard::shared::{Settings, Shared};
 
 use crate::model::rights::Definition;
@@ -201,16 +203,12 @@ impl Plan {
             limits.handshakes_per_s = low.handshakes_per_s;
             limits.throttle_s = low.throttle_s as u32;
         }
-        for (index, definition) in self.definitions.iter().enumerate() {
-            config.pipes.push(PipeDefinition {
-                name: Template::parse(&definition.text).expect("the definitions are well formed"),
-                subscribe: definition.subscribe,
-                publish: definition.publish,
-                presence: false,
-                public: false,
-                line: index as u32 + 1,
-            });
-        }
+        let pipes = self.definitions.iter().map(|definition| PipeRules {
+            subscribe: definition.subscribe.into(),
+            publish: definition.publish.into(),
+            ..PipeRules::new(Template::parse(&definition.text).expect("the definitions are well formed"))
+        });
+        config.rules = Arc::new(Rules { pipes: pipes.collect(), ..Rules::default() });
         Shared::new(Settings::new(config).expect("the secret is a key"), seed)
     }
 }

@@ -166,6 +166,7 @@ pub(super) fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Refusal> {
 impl Call for Publish {
     const RIGHT: ApiRight = ApiRight::Publish;
     const SUMMARY: &'static str = "Send an event to the subscribers of a pipe";
+    const CODES: &'static [Code] = &[Code::Schema];
     type Query = PublishQuery;
     type Answer = Published;
 

@@ -10,12 +10,14 @@ use utoipa::ToSchema;
 use super::batch;
 use super::calls::{Call, Visitor, each_call, path};
 use super::queries;
+use super::queues;
 use super::shape::{Shape, Shaped};
 use super::types::{
-    COMMANDS_MAX, Connections, ConnectionsQuery, Disconnect, ErrorAnswer, Notify, Pipes, PipesQuery, Presence, Publish,
-    Push, Restore, Revoke, RevokeAll, RevokeTokens, StatsAnswer, TargetFields, Unsubscribe,
+    COMMANDS_MAX, Connections, ConnectionsQuery, DeadLetters, DeadQuery, Disconnect, ErrorAnswer, Notify, Pipes,
+    PipesQuery, Presence, Publish, Push, Queues, Restore, Retried, Retry, Revoke, RevokeAll, RevokeTokens, StatsAnswer,
+    TargetFields, Unsubscribe,
 };
-use super::values::PipeName;
+use super::values::{PipeName, QueueName};
 use crate::protocol::codes::Code;
 
 /// What any call with a key may answer.
@@ -28,6 +30,7 @@ pub fn document() -> Value {
     each_call(&mut paper);
     paper.batch();
     paper.queries();
+    paper.queues();
     let strict = [
         ("Publish", Publish::SHAPES),
         ("Push", Push::SHAPES),
@@ -38,6 +41,7 @@ pub fn document() -> Value {
         ("RevokeTokens", RevokeTokens::SHAPES),
         ("Disconnect", Disconnect::SHAPES),
         ("Unsubscribe", Unsubscribe::SHAPES),
+        ("Retry", Retry::SHAPES),
         ("TargetFields", TargetFields::SHAPES),
     ];
     for (name, shapes) in strict {
@@ -180,6 +184,34 @@ impl Paper {
             let operation = json!({ "operationId": name, "summary": summary, "security": [], "responses": responses });
             self.paths.insert(path.to_owned(), json!({ "get": operation }));
         }
+    }
+
+    fn queues(&mut self) {
+        let answer = self.reference::<Queues>();
+        self.query(queues::QUEUES, "queues", "Queues and what waits in them", Vec::new(), &answer);
+        let queue = json!({
+            "name": "queue", "in": "path", "required": true, "schema": self.reference::<QueueName>(),
+            "description": "Percent-encoded"
+        });
+        let mut parameters = self.parameters::<DeadQuery>();
+        parameters.insert(0, queue.clone());
+        let answer = self.reference::<DeadLetters>();
+        self.query(queues::DEAD, "queues_dead", "Messages of a queue that were given up", parameters, &answer);
+        let mut codes = CODES_OF_ALL.to_vec();
+        codes.extend([Code::NotFound, Code::Unavailable, Code::PayloadTooLarge]);
+        let answer = self.reference::<Retried>();
+        let mut responses = self.responses(&codes);
+        responses.insert("408".to_owned(), refused("The body did not arrive in time"));
+        responses.insert("200".to_owned(), json_response("They wait again", &answer));
+        let body = self.reference::<Retry>();
+        let operation = json!({
+            "operationId": "queues_retry",
+            "summary": "Have messages tried again that were given up",
+            "parameters": [queue],
+            "requestBody": { "required": true, "content": { "application/json": { "schema": body } } },
+            "responses": responses
+        });
+        self.paths.insert(queues::RETRY.to_owned(), json!({ "post": operation }));
     }
 
     fn query(&mut self, path: &str, name: &str, summary: &str, parameters: Vec<Value>, answer: &Value) {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Reading order: `values` and `types` (every request and answer), `calls` (one implementation of [`calls::Call`] for each `POST`), `batch`,
-//! `queries` (each `GET`), `body` and `shape` (strictness), `document` (OpenAPI, from the same types), `refusal`, `keys`,
+//! `queries` (each `GET`), `queues`, `body` and `shape` (strictness), `document` (OpenAPI, from the same types), `refusal`, `keys`,
 //! `serve`.
 //!
 //! Invariant: one list of calls ([`calls::each_call`]) gives the routes, the commands of a batch and the OpenAPI document,
@@ -31,6 +31,7 @@ mod notify;
 mod operations;
 mod pages;
 mod queries;
+mod queues;
 mod refusal;
 mod serve;
 mod shape;
@@ -74,6 +75,9 @@ pub fn router<O: Operations>(operations: O, keys: KeyRing) -> Router {
         .route(queries::CONNECTIONS, get(queries::connections::<O>))
         .route(queries::PIPES, get(queries::pipes::<O>))
         .route(queries::PRESENCE, get(queries::presence::<O>))
+        .route(queues::QUEUES, get(queues::list::<O>))
+        .route(queues::DEAD, get(queues::dead::<O>))
+        .route(queues::RETRY, post(queues::retry::<O>))
         .route(queries::STATS, get(queries::stats::<O>))
         .route(queries::METRICS, get(queries::metrics::<O>))
         .route(queries::OPENAPI, get(queries::openapi::<O>))

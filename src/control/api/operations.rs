@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use crate::control::queues::{Dead, QueueFacts};
 use crate::shard::command::{ConnectionFacts, Members, Person, Stats, Who};
 use crate::shard::record::Record;
 use crate::shard::revocation::{Restoration, Revocation, TokenRevocation};
@@ -48,6 +49,17 @@ pub trait Operations: Clone + Send + Sync + 'static {
     fn pipes(&self, after: Option<&str>, limit: usize) -> impl Future<Output = Outcome<Page<(Box<str>, u64)>>> + Send;
     /// Who is subscribed to a pipe.
     fn members(&self, pipe: &str) -> impl Future<Output = Outcome<Members>> + Send;
+    /// All queues, by name.
+    fn queues(&self) -> Vec<QueueFacts>;
+    /// Dead letters of a queue behind a place, and where to go on.
+    fn dead(
+        &self,
+        queue: &str,
+        after: Option<u64>,
+        limit: usize,
+    ) -> impl Future<Output = Outcome<(Vec<Dead>, Option<u64>)>> + Send;
+    /// Has dead letters of a queue wait again: one, or all for which there is room; answers how many.
+    fn retry(&self, queue: &str, id: Option<&str>) -> impl Future<Output = Outcome<u64>> + Send;
     /// The numbers of every worker.
     fn stats(&self) -> impl Future<Output = Outcome<Vec<Stats>>> + Send;
     /// The same and the control thread's own, as Prometheus text.

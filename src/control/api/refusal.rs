@@ -54,6 +54,7 @@ impl From<Failure> for Refusal {
             Failure::TooMany(error) => Refusal::new(Code::TooMany, error),
             Failure::Overloaded => Refusal::new(Code::Overloaded, Code::Overloaded.text()),
             Failure::Draining => Refusal::new(Code::Draining, "The server is stopping"),
+            Failure::Refused(code, error) => Refusal::new(code, error),
         }
     }
 }

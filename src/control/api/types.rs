@@ -274,6 +274,26 @@ pub(super) struct PipesQuery {
     pub after: Option<PipeName>,
 }
 
+/// Parameters of a list of dead letters
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeadQuery {
+    pub limit: Option<Limit>,
+    /// The `next` of the list before
+    pub after: Option<u64>,
+}
+
+/// Has dead letters tried again, behind whatever waits
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(super) struct Retry {
+    /// Of one dead letter; absent: all for which the queue has room, oldest first
+    pub id: Option<Id>,
+}
+
+impl Shaped for Retry {
+    const SHAPES: &'static [Shape] = &[Shape { required: &[], optional: &["id"] }];
+}
+
 // ---- answers -----------------------------------------------------------------------------------------------------
 
 /// Why a call was refused
@@ -399,6 +419,81 @@ pub(super) struct Member {
     pub name: Option<String>,
     /// Of this user, subscribed to the pipe
     pub connections: u64,
+}
+
+/// Queues, by name
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Queues {
+    pub queues: Vec<Queue>,
+}
+
+/// One queue
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Queue {
+    pub queue: String,
+    /// Where it is not in the configuration, nothing is taken and nothing delivered
+    pub configured: bool,
+    /// Messages that wait
+    pub depth: u64,
+    /// Bytes of them
+    pub bytes: u64,
+    /// When the first of them was enqueued, Unix milliseconds; null: none waits
+    #[schema(required)]
+    pub oldest: Option<u64>,
+    /// Attempts that the first of them has behind it
+    pub attempts: u32,
+    /// Null: no attempt has failed since the start
+    #[schema(required)]
+    pub last_error: Option<LastFailure>,
+    /// Dead letters
+    pub dead: u64,
+    /// Messages that the application has taken since the start
+    pub delivered: u64,
+}
+
+/// The last attempt that failed
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct LastFailure {
+    /// Unix milliseconds
+    pub at: u64,
+    pub error: String,
+}
+
+/// Messages that are not delivered any more, oldest first
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct DeadLetters {
+    pub letters: Vec<DeadLetter>,
+    /// Where to go on; absent: this was all
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub next: Option<u64>,
+}
+
+/// One of them
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct DeadLetter {
+    pub id: String,
+    /// Unix milliseconds
+    pub enqueued_at: u64,
+    /// Unix milliseconds
+    pub died_at: u64,
+    pub attempts: u32,
+    /// Why it was given up
+    pub error: String,
+    /// Who sent it; null: nobody by name
+    #[schema(value_type = Value)]
+    pub user: Box<RawValue>,
+    /// As it came
+    #[schema(value_type = Value)]
+    pub data: Box<RawValue>,
+}
+
+/// They wait again
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(super) struct Retried {
+    pub ok: bool,
+    /// How many
+    pub retried: u64,
 }
 
 /// The state of the server in numbers

@@ -41,6 +41,11 @@ pub(super) struct PipePattern(pub String);
 #[serde(try_from = "String")]
 pub(super) struct EventName(pub String);
 
+/// The name of a queue.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct QueueName(pub String);
+
 /// An id of the application or of the server: user, tenant, role, session, token, connection.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
@@ -90,6 +95,15 @@ impl TryFrom<String> for EventName {
     fn try_from(text: String) -> Result<EventName, Self::Error> {
         let wrong = "an event's name is 1 to 100 bytes of printable ASCII without space";
         if is_event_name(&text) { Ok(EventName(text)) } else { Err(wrong) }
+    }
+}
+
+impl TryFrom<String> for QueueName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<QueueName, Self::Error> {
+        let wrong = "a queue's name is 1 to 100 bytes of printable ASCII without space";
+        if is_event_name(&text) { Ok(QueueName(text)) } else { Err(wrong) }
     }
 }
 
@@ -206,6 +220,11 @@ schema!(
     EventName,
     "Name of an event: printable ASCII without space",
     text(EVENT_NAME_BYTES_MAX, Some("^[!-~]+$"), "message")
+);
+schema!(
+    QueueName,
+    "Name of a queue: printable ASCII without space",
+    text(EVENT_NAME_BYTES_MAX, Some("^[!-~]+$"), "moderationJobs")
 );
 schema!(
     Id,

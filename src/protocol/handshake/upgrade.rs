@@ -179,6 +179,17 @@ fn token<'a>(head: &Head<'a>) -> (Option<Cow<'a, str>>, TokenSource) {
     (None, TokenSource::Nowhere)
 }
 
+impl Head<'_> {
+    /// Names and values of the query, decoded, in order.
+    pub fn query_pairs(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        let pairs = self.query.into_iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty());
+        pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (form_decode(name), form_decode(value))
+        })
+    }
+}
+
 /// The token of `Bearer T`, the scheme in any case; other schemes are not ours (B4).
 fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, token) = authorization.split_once([' ', '\t']).unwrap_or((authorization, ""));

@@ -1,9 +1,12 @@
 //! What the tests of the running server share: [`Server`] (a process), [`Request`] and [`Raw`] (bytes and HTTP on a
-//! socket), [`Client`] (a WebSocket client that may also misbehave), [`Api`] (the application's calls).
+//! socket), [`Client`] (a WebSocket client that may also misbehave), [`Api`] (the application's calls), [`Application`]
+//! (what the server calls).
 //!
 //! Everything that waits does so for at most [`PATIENCE`] and then panics with what it saw instead.
 
 mod api;
+mod application;
+mod audit;
 mod client;
 mod replies;
 mod server;
@@ -11,6 +14,8 @@ mod socket;
 mod spread;
 
 pub use api::{API_KEY, Api};
+pub use application::{Application, Heard, Reply};
+pub use audit::{AUDITED, await_fault, await_records, records};
 pub use client::{Client, Frame, Message, frame, opcode};
 pub use replies::{NO_RATES, assert_code, assert_forbidden, assert_ok};
 pub use server::{Counters, Launch, Server};

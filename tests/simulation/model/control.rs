@@ -128,12 +128,13 @@ impl Model {
     pub fn command(&mut self, now: Now, worker: usize, act: &Act) -> Answer {
         match act {
             Act::Publish { .. } => unreachable!("the model has its own for it"),
-            Act::Push { to, bytes } => {
+            Act::Push { to, bytes, .. } => {
                 let frame = server_frame(bytes).expect("a whole frame");
                 let text = String::from_utf8_lossy(frame.payload).into_owned();
                 let meant = self.meant(worker, to);
                 Answer::Count(meant.into_iter().filter(|client| self.say(*client, text.clone())).count() as u64)
             }
+            Act::Answered { .. } => unreachable!("nothing asks here"),
             Act::Revoke(revocation) => {
                 let meant = self.of_person(worker, &revocation.person);
                 meant.iter().for_each(|client| self.revoke(*client, revocation));

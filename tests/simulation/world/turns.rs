@@ -281,6 +281,8 @@ impl World {
                     self.control.reauthorized.push_back(revocation);
                     continue;
                 }
+                Output::Call(_) => unreachable!("no rule here is the application's"),
+                Output::UnknownQueue(_) => continue,
             };
             let Some(client) = self.workers[index].clients.get(&(handle.slot, handle.generation)).copied() else {
                 continue;
@@ -310,7 +312,9 @@ impl World {
                     one.closed = true;
                     self.model.leave(client, Phase::Gone);
                 }
-                Output::Record(_) | Output::Reauthorized(_) => unreachable!("taken above"),
+                Output::Record(_) | Output::Reauthorized(_) | Output::Call(_) | Output::UnknownQueue(_) => {
+                    unreachable!("taken above")
+                }
             }
         }
         let untold = self.model.ended.iter().find(|(worker, _)| *worker == index);

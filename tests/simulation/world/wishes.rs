@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pipeward::protocol::encode::{self, Sender};
-use pipeward::shard::command::{Act, Person, Who};
+use pipeward::shard::command::{Act, Person, Who, Within};
 use pipeward::shard::revocation::{FOR_EVER, Restoration, Revocation, Taken, TokenRevocation, Tokens};
 
 use super::World;
@@ -36,7 +36,7 @@ impl World {
                 self.unique += 1;
                 let data = format!(r#"{{"push":{}}}"#, self.unique);
                 let bytes = encode::push_frame("pushed", &data, Sender::Application, now.unix_ms).into();
-                Ask::Act(Act::Push { to: self.draw_who(), bytes })
+                Ask::Act(Act::Push { to: self.draw_who(), within: Within::Anywhere, bytes })
             }
             74..=87 => {
                 self.unique += 1;

@@ -1,0 +1,100 @@
+//! What is known at load about what an expression yields (F7).
+//!
+//! Invariant: a type other than [`Type::Dynamic`] is certain: whatever is evaluated is a fault or of that type. So what
+//! is refused here could never have been anything but a fault, or an answer that never changes.
+
+use super::Variables;
+
+/// A static type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    /// Known only when it is evaluated: what comes from JSON.
+    Dynamic,
+    Null,
+    Bool,
+    Int,
+    Uint,
+    Double,
+    String,
+    List(Box<Type>),
+    Map,
+    /// One of the variables with fields of its own.
+    Record(Record),
+}
+
+/// The variables whose fields are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    User,
+    Params,
+    Event,
+    To,
+}
+
+impl Record {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Record::User => "user",
+            Record::Params => "params",
+            Record::Event => "event",
+            Record::To => "to",
+        }
+    }
+
+    /// Its fields, for sentences. None: whatever the pattern captures.
+    pub(super) fn fields(self) -> Option<&'static [&'static str]> {
+        match self {
+            Record::User => Some(&["id", "name", "role", "roles", "team", "tenant", "org", "features", "info"]),
+            Record::Event => Some(&["name", "data"]),
+            Record::To => Some(&["user", "connection", "role", "tenant", "org"]),
+            Record::Params => None,
+        }
+    }
+
+    /// The type of a field that it has.
+    pub(super) fn field(self, name: &str) -> Type {
+        match (self, name) {
+            (Record::User, "roles" | "features") => Type::List(Box::new(Type::String)),
+            (Record::User, "info") | (Record::Event, "data") => Type::Dynamic,
+            _ => Type::String,
+        }
+    }
+}
+
+impl Type {
+    /// For sentences.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Type::Dynamic => "a value of any kind",
+            Type::Null => "null",
+            Type::Bool => "a boolean",
+            Type::Int => "an integer",
+            Type::Uint => "an unsigned integer",
+            Type::Double => "a double",
+            Type::String => "a string",
+            Type::List(_) => "a list",
+            Type::Map | Type::Record(_) => "a map",
+        }
+    }
+
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self, Type::Dynamic | Type::Int | Type::Uint | Type::Double)
+    }
+
+    /// Whether a value of the one can equal a value of the other.
+    pub(super) fn may_equal(&self, other: &Type) -> bool {
+        match (self, other) {
+            (Type::Dynamic, _) | (_, Type::Dynamic) => true,
+            (Type::List(one), Type::List(other)) => one.may_equal(other),
+            (one, other) => (one.is_number() && other.is_number()) || one.kind() == other.kind(),
+        }
+    }
+
+    /// The type of a value that is of the one or of the other.
+    pub(super) fn join(self, other: Type) -> Type {
+        if self == other { self } else { Type::Dynamic }
+    }
+}
+
+/// Variables whose content a client chooses, to any size that a message may have.
+pub(super) const FROM_CLIENT: Variables = Variables::EVENT.union(Variables::ARGS).union(Variables::TO);
