@@ -13,13 +13,14 @@ use pipeward::auth::decision::Rights;
 use pipeward::protocol::encode::{Sender, event_frame};
 use pipeward::protocol::frame::{Item, Reader};
 use pipeward::protocol::message::parse;
+use pipeward::rules::schema::Schema;
 use pipeward::shard::Shard;
 use pipeward::shard::connection::Handle;
 use pipeward::shard::grants::Grants;
 use pipeward::shard::input::{Input, Now};
 use pipeward::shard::pipes::PipeId;
 
-use rig::{audience, drain, publish};
+use rig::{RULES_ELSEWHERE, audience, audience_with, drain, publish};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,16 +39,18 @@ fn main() {
     gathering();
     grants();
     parsing();
+    schemas();
 }
 
 fn publishes() {
     let publish = publish();
     let mut bytes = publish.clone();
-    for (subscribers, counted) in [
-        (1, counted_publish_to_1 as fn(&mut Shard, Now, Handle, &mut [u8])),
-        (1_000, counted_publish_to_1000 as fn(&mut Shard, Now, Handle, &mut [u8])),
+    for (rules, subscribers, counted) in [
+        ("", 1, counted_publish_to_1 as fn(&mut Shard, Now, Handle, &mut [u8])),
+        ("", 1_000, counted_publish_to_1000 as fn(&mut Shard, Now, Handle, &mut [u8])),
+        (RULES_ELSEWHERE, 1, counted_publish_with_rules_elsewhere as fn(&mut Shard, Now, Handle, &mut [u8])),
     ] {
-        let (mut shard, now, publisher) = audience(subscribers);
+        let (mut shard, now, publisher) = audience_with(rules, subscribers);
         for call in 0..WARM_UP + CALLS {
             bytes.copy_from_slice(&publish);
             if call < WARM_UP {
@@ -74,6 +77,42 @@ fn counted_publish_to_1(shard: &mut Shard, now: Now, connection: Handle, bytes: 
 fn counted_publish_to_1000(shard: &mut Shard, now: Now, connection: Handle, bytes: &mut [u8]) {
     black_box(bytes.len());
     shard.handle(black_box(now), Input::Received { connection, bytes });
+}
+
+/// The first again, in a server whose other pipes and actions have rules, guards, scopes and schemas: this one pays nothing
+/// for them.
+#[inline(never)]
+#[unsafe(no_mangle)]
+fn counted_publish_with_rules_elsewhere(shard: &mut Shard, now: Now, connection: Handle, bytes: &mut [u8]) {
+    black_box(bytes.as_ptr());
+    shard.handle(black_box(now), Input::Received { connection, bytes });
+}
+
+/// The price of a schema, on two kinds of data of a kilobyte each: one text, and a list of small records.
+fn schemas() {
+    let schema = r#"{"type":"object","required":["items"],"properties":{"text":{"type":"string"},"items":{"type":"array",
+        "items":{"type":"object","required":["id"],"properties":{"id":{"type":"integer"},"name":{"type":"string"}}}}}}"#;
+    let schema = Schema::compile(&serde_json::from_str(schema).expect("JSON")).expect("a schema");
+    let text = format!(r#"{{"text":"{}","items":[]}}"#, "x".repeat(1_000));
+    let records: Vec<String> = (0..40).map(|id| format!(r#"{{"id":{id},"name":"abc"}}"#)).collect();
+    let records = format!(r#"{{"items":[{}]}}"#, records.join(","));
+    for _ in 0..CALLS {
+        assert!(counted_schema_of_text(&schema, &text));
+        assert!(counted_schema_of_records(&schema, &records));
+    }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+fn counted_schema_of_text(schema: &Schema, data: &str) -> bool {
+    schema.check(black_box(data)).is_ok()
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+fn counted_schema_of_records(schema: &Schema, data: &str) -> bool {
+    black_box(data.len());
+    schema.check(black_box(data)).is_ok()
 }
 
 fn gathering() {

@@ -4,10 +4,11 @@
 #![allow(dead_code, reason = "each of its users needs a part")]
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use pipeward::auth::token::sign;
-use pipeward::config::{Config, KeySource, Rates, TokenSettings};
+use pipeward::config::{Config, KeySource, Rates, TokenSettings, parse};
 use pipeward::mesh::doorbell::Bell;
 use pipeward::mesh::port::mesh;
 use pipeward::protocol::frame::{append_client_frame, opcode};
@@ -18,10 +19,37 @@ use pipeward::shard::shared::{Settings, Shared};
 
 const SECRET: &[u8] = b"only for benchmarks, 32 bytes...";
 
+/// Rules, guards of a module, scopes and schemas, none of them on `team-chat`; one rule and its module are the application's.
+pub const RULES_ELSEWHERE: &str = r#"
+[module.back-office]
+guard = [{ require = "user.role == 'admin'" }, { url = "http://127.0.0.1:1/guard" }]
+[pipe."back-office-{desk}"]
+module = "back-office"
+subscribe = { url = "http://127.0.0.1:1/subscribe" }
+[pipe."{tenant}:orders"]
+scope = { tenant = "tenant" }
+subscribe = "'orders' in user.features"
+publish = "event.data.amount < 100"
+[pipe."{tenant}:orders".event.placed]
+schema = { type = "object" }
+max_bytes = 1024
+filter = "event.data.amount > 10 || user.role == 'admin'"
+[action.order]
+allow = "user.role == 'member'"
+url = "http://127.0.0.1:1/order"
+"#;
+
 /// An empty shard, and the time, which stands still unless the caller moves it.
 pub fn shard() -> (Shard, Now) {
+    shard_with("")
+}
+
+/// The same with these rules.
+pub fn shard_with(rules: &str) -> (Shard, Now) {
     let now = Now { mono_ns: 1, unix_ms: 1_700_000_000_000 };
     let mut config = Config::new(1);
+    let parsed = parse(rules, Path::new("."), &mut std::iter::empty());
+    config.rules = parsed.unwrap_or_else(|findings| panic!("{findings:#?}")).0.rules;
     config.limits.rates = Rates::default();
     // Time passes in here without anybody answering pings.
     config.edge.ping_s = u32::MAX;
@@ -80,7 +108,12 @@ pub fn publish() -> Vec<u8> {
 
 /// A shard with a publisher and so many subscribers of `team-chat`, all of them idle.
 pub fn audience(subscribers: usize) -> (Shard, Now, Handle) {
-    let (mut shard, now) = shard();
+    audience_with("", subscribers)
+}
+
+/// The same in a shard with these rules.
+pub fn audience_with(rules: &str, subscribers: usize) -> (Shard, Now, Handle) {
+    let (mut shard, now) = shard_with(rules);
     let publisher = connect(&mut shard, now, 0);
     let subscribe = message(r#"{"type":"subscribe","pipe":"team-chat"}"#);
     for user in 1..=subscribers {

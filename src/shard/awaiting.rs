@@ -48,7 +48,7 @@ impl Shard {
                 return Some(Questions::new());
             }
         }
-        if !self.settings.asks {
+        if !self.settings.asks || self.is_plain_publish(slot, request) {
             return None;
         }
         let questions = self.questions(now, slot, request);
@@ -321,6 +321,13 @@ impl Shard {
         false
     }
 
+    /// A publish that is allowed by what is remembered, to a pipe that asks nothing more of it: the frequent one.
+    fn is_plain_publish(&self, slot: u32, request: &Request<'_>) -> bool {
+        let Request::Publish { pipe, .. } = request else { return false };
+        let resolved = self.resolved(slot, pipe);
+        resolved.is_some_and(|(id, _)| self.is_free(id)) && self.remembers(slot, resolved, Surface::Publish)
+    }
+
     /// Everything that the application must be asked before this request can be judged.
     fn questions(&self, now: Now, slot: u32, request: &Request<'_>) -> Questions {
         let mut questions = Questions::new();
@@ -345,11 +352,9 @@ impl Shard {
                 }
             }
             Request::Presence { pipe: name } => pipe(name, Surface::Presence, About::default()),
+            Request::Publish { .. } if self.is_plain_publish(slot, request) => {}
             Request::Publish { pipe: name, event, data, .. } => {
-                let free = self.resolved(slot, name).is_some_and(|(id, _)| self.is_free(id));
-                if !(free && self.remembers(slot, self.resolved(slot, name), Surface::Publish)) {
-                    pipe(name, Surface::Publish, About { event: Some((event, data)), ..About::default() });
-                }
+                pipe(name, Surface::Publish, About { event: Some((event, data)), ..About::default() });
             }
             // Nobody is not asked about: it is refused (B21).
             Request::Action { .. } | Request::Enqueue { .. } | Request::Push { .. } if self.is_anonymous(slot) => {}
