@@ -10,11 +10,12 @@
 use std::net::SocketAddr;
 
 use super::Shard;
-use super::connection::{Authorizing, Open, State};
+use super::connection::{Authorizing, State};
 use super::greeting::{Admitted, Asking};
 use super::input::Now;
 use super::output::Output;
 use super::rare::{Origin, Refreshing};
+use super::refresh::Source;
 use crate::auth::decision::Decision;
 use crate::bounds::{AUTHORIZE_SLACK_MS, HEAD_BYTES_MAX};
 use crate::protocol::codes::{CloseCode, Code};
@@ -170,8 +171,7 @@ impl Shard {
         if let Some(token) = token {
             let origin = rare.origin.get_or_insert_default();
             let mut headers = std::mem::take(&mut origin.headers).into_vec();
-            headers.retain(|(name, _)| **name != *"authorization");
-            headers.push(("authorization".into(), format!("Bearer {token}").into()));
+            set_bearer(&mut headers, token);
             origin.headers = headers.into();
             // The older one does not stand beside it.
             let in_query = origin.query.iter_mut().filter(|(name, _)| **name == *"token");
@@ -206,7 +206,7 @@ impl Shard {
                 if decision.expires_at_ms.is_some_and(|at_ms| at_ms <= now.unix_ms) {
                     return self.begin_close(now, slot, CloseCode::Expired, CloseCode::Expired.reason(), false);
                 }
-                self.take_over(now, slot, id, *decision);
+                self.take_over(now, slot, id, *decision, Source::Webhook);
             }
             // C24
             Err(NotAuthorized::Refused) => {
@@ -245,8 +245,7 @@ impl Shard {
             }
         }
         if let (None, TokenSource::Subprotocol, Some(token)) = (&auth.token, upgrade.bearer_from, &upgrade.token) {
-            headers.retain(|(name, _)| **name != *"authorization");
-            headers.push(("authorization".into(), format!("Bearer {token}").into()));
+            set_bearer(&mut headers, token);
         }
         let ours = auth.token.is_some();
         let mut query: Vec<(Box<str>, Box<str>)> = Vec::new();
@@ -260,11 +259,10 @@ impl Shard {
     }
 }
 
-impl Open {
-    /// Whether this connection was let in as nobody: it never becomes anybody (GD-3).
-    pub fn is_anonymous(&self) -> bool {
-        self.identity.is_none()
-    }
+/// A token of the application's own, however it came, is shown to the webhook as this header (A3).
+fn set_bearer(headers: &mut Vec<(Box<str>, Box<str>)>, token: &str) {
+    headers.retain(|(name, _)| **name != *"authorization");
+    headers.push(("authorization".into(), format!("Bearer {token}").into()));
 }
 
 /// For the operator: nothing that a client sent.

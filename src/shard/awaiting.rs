@@ -5,24 +5,23 @@
 //! those of that moment (INVARIANTS 7). Answers that were asked for before one of them changed are thrown away, and asked
 //! for again. What a connection sends later about the same pipe waits behind it; everything else goes on.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use ahash::AHashSet;
 
 use super::Shard;
-use super::connection::{Handle, Open, Stalled, State, Until};
+use super::asking::Questions;
+use super::connection::{Handle, Stalled, State, Until};
 use super::input::Now;
-use super::output::Output;
 use super::rare::{AskKey, Asked, Waiting, Work};
+use super::refresh::Decided;
 use super::requests::Flow;
-use super::rights::{About, Denied};
-use crate::bounds::{ASKED_AGAIN_MAX, CALLS_IN_FLIGHT_MAX, MESSAGES_WAITING_MAX, RECHECKS_MAX};
+use super::rights::About;
+use crate::bounds::{ASKED_AGAIN_MAX, MESSAGES_WAITING_MAX, RECHECKS_MAX};
 use crate::protocol::codes::Code;
-use crate::protocol::encode::asks;
-use crate::protocol::message::{self, Envelope, Request, Target};
+use crate::protocol::message::{self, Envelope, Request};
 use crate::rules::judge::{Answer, Question, Surface};
-use crate::shard::call::{Ask, Asker, Call, HttpAsk, Outcome};
+use crate::shard::call::Outcome;
 
 /// Answers for the message that is being judged.
 #[derive(Default)]
@@ -31,9 +30,6 @@ pub(super) struct InHand {
     /// What could not be asked, for too much was under way.
     pub unasked: Vec<AskKey>,
 }
-
-/// What a message must have answered before it can be judged.
-pub(super) type Questions = Vec<(AskKey, Question)>;
 
 impl Shard {
     /// What a new message must wait for: questions, or (none of them) an earlier message about the same pipe. None: it
@@ -295,157 +291,35 @@ impl Shard {
         else {
             return false;
         };
-        if one.attempts <= ASKED_AGAIN_MAX
-            && let Some((surface, question)) = self.recheck_question(now, slot, pipe)
-        {
-            // With too many under way it has its turn when one of them has landed.
-            if self.open_mut(slot).is_none_or(|open| open.rare_mut().free_calls() == 0) {
+        let decided = match self.decide_subscription(now, slot, pipe) {
+            Decided::Settled(decided) => decided,
+            Decided::Asks(surface, question) if one.attempts <= ASKED_AGAIN_MAX => {
+                let key = AskKey { endpoint: question.endpoint.number, surface, item: pipe.into() };
+                self.ask_again(slot, key, &question, one);
                 return true;
             }
-            if self.rechecks >= self.rechecks_max() {
-                let handle = self.handle_of(slot);
-                if self.open_mut(slot).is_some_and(|open| !std::mem::replace(&mut open.rare_mut().recheck_due, true)) {
-                    self.rechecks_due.push_back(handle);
-                }
-                return true;
-            }
-            let key = AskKey { endpoint: question.endpoint.number, surface, item: pipe.into() };
-            if let Some(asked) = self.ask_rule(slot, key, &question, &About::default()) {
-                one.calls.push(asked);
-                self.rechecks += 1;
-            }
-            return true;
-        }
-        let decided = self.judge_pipe(now, slot, pipe, Surface::Subscribe, About::default());
+            // Asked often enough: it is decided without an answer.
+            Decided::Asks(..) => self.judge_pipe(now, slot, pipe, Surface::Subscribe, About::default()),
+        };
         self.settle_subscription(now, slot, (id, pipe), decided, reason);
         false
     }
 
-    /// A publish that is allowed by what is remembered, to a pipe that asks nothing more of it: the frequent one.
-    fn is_plain_publish(&self, slot: u32, request: &Request<'_>) -> bool {
-        let Request::Publish { pipe, .. } = request else { return false };
-        let resolved = self.resolved(slot, pipe);
-        resolved.is_some_and(|(id, _)| self.is_free(id)) && self.remembers(slot, resolved, Surface::Publish)
-    }
-
-    /// Everything that the application must be asked before this request can be judged.
-    fn questions(&self, now: Now, slot: u32, request: &Request<'_>) -> Questions {
-        let mut questions = Questions::new();
-        let mut note = |surface: Surface, item: &str, judged: Result<(), Denied>| {
-            if let Err(Denied::Asks(question)) = judged {
-                let key = AskKey { endpoint: question.endpoint.number, surface, item: item.into() };
-                questions.push((key, *question));
-            }
-        };
-        let mut pipe = |name: &str, surface: Surface, about: About<'_>| {
-            if surface == Surface::Publish || !self.remembers(slot, self.resolved(slot, name), surface) {
-                note(surface, name, self.judge_pipe(now, slot, name, surface, about).map(drop));
-            }
-        };
-        match request {
-            Request::Subscribe { pipes, presence, .. } => {
-                for name in pipes.as_slice() {
-                    pipe(name, Surface::Subscribe, About::default());
-                    if *presence {
-                        pipe(name, Surface::Presence, About::default());
-                    }
-                }
-            }
-            Request::Presence { pipe: name } => pipe(name, Surface::Presence, About::default()),
-            Request::Publish { .. } if self.is_plain_publish(slot, request) => {}
-            Request::Publish { pipe: name, event, data, .. } => {
-                pipe(name, Surface::Publish, About { event: Some((event, data)), ..About::default() });
-            }
-            // Nobody is not asked about: it is refused (B21).
-            Request::Action { .. } | Request::Enqueue { .. } | Request::Push { .. } if self.is_anonymous(slot) => {}
-            Request::Action { .. } | Request::Enqueue { .. } | Request::Push { .. } => {
-                let (surface, item, about) = item_of(request);
-                note(surface, &asked_about(item, &about), self.judge_request(now, slot, request).map(drop));
-            }
-            Request::Unsubscribe { .. } | Request::Refresh { .. } | Request::Ping => {}
+    /// Asks about a live subscription, if it is its turn; with too many under way it has that when others have landed.
+    fn ask_again(&mut self, slot: u32, key: AskKey, question: &Question, one: &mut Waiting) {
+        if self.open_mut(slot).is_none_or(|open| open.rare_mut().free_calls() == 0) {
+            return;
         }
-        questions
-    }
-
-    /// What a message is about, where order counts: its pipes, its queue, as hashes in their order. (A queue's entry cannot
-    /// be a pipe's name. Two names of one hash would only wait for each other.)
-    fn items(&self, request: &Request<'_>) -> Box<[u64]> {
-        let hash = |name: &str| self.shared.registry.hash(name);
-        let mut items: Vec<u64> = match request {
-            Request::Subscribe { pipes, .. } | Request::Unsubscribe { pipes } => {
-                pipes.as_slice().iter().map(|name| hash(name)).collect()
+        if self.rechecks >= self.rechecks_max() {
+            let handle = self.handle_of(slot);
+            if self.open_mut(slot).is_some_and(|open| !std::mem::replace(&mut open.rare_mut().recheck_due, true)) {
+                self.rechecks_due.push_back(handle);
             }
-            Request::Publish { pipe, .. } | Request::Presence { pipe } => vec![hash(pipe)],
-            Request::Enqueue { queue, .. } => vec![hash(&format!("queue {queue}"))],
-            Request::Action { .. } | Request::Push { .. } | Request::Refresh { .. } | Request::Ping => Vec::new(),
-        };
-        items.sort_unstable();
-        items.into()
-    }
-
-    /// Sends questions out, as many as may be under way; the others are answered for the message with `TOO_MANY`.
-    fn ask_all(&mut self, slot: u32, questions: Questions, request: &Request<'_>) -> (Vec<Asked>, Vec<AskKey>) {
-        let about = about_of(request);
-        let free = self.open_mut(slot).map_or(0, |open| open.rare_mut().free_calls());
-        let (mut calls, mut unasked) = (Vec::new(), Vec::new());
-        for (key, question) in questions {
-            if calls.len() < free.min(CALLS_IN_FLIGHT_MAX) {
-                calls.extend(self.ask_rule(slot, key, &question, &about));
-            } else {
-                unasked.push(key);
-            }
+        } else if let Some(asked) = self.ask_rule(slot, key, question, &About::default()) {
+            one.calls.push(asked);
+            self.rechecks += 1;
         }
-        (calls, unasked)
     }
-
-    fn ask_rule(&mut self, slot: u32, key: AskKey, question: &Question, about: &About<'_>) -> Option<Asked> {
-        let Question { endpoint, guard, context } = question;
-        let item = &*key.item;
-        let rules = self.settings.config.rules.clone();
-        let matched = if is_of_pipe(key.surface) { rules.pipe(item).map(|(_, _, matched)| matched) } else { None };
-        let params: Vec<(&str, &str)> = matched.iter().flat_map(|one| one.captured()).collect();
-        let case = asks::Case {
-            pipe: if is_of_pipe(key.surface) { item } else { "" },
-            params: &params,
-            event: about.event,
-            action: (key.surface == Surface::Action).then_some(item),
-            args: about.args,
-            queue: (key.surface == Surface::Enqueue).then_some(item),
-            to: about.to,
-        };
-        let surface = key.surface.name();
-        let number = self.call(slot, |asker| {
-            let body = asks::rule(surface, guard.as_deref(), asker, &case, context);
-            Ask::Rule(HttpAsk { endpoint: endpoint.clone(), body: body.into() })
-        })?;
-        Some(Asked { number, key, cache_s: endpoint.cache_s })
-    }
-
-    /// Sends a call out. Its number, by which the answer will be known.
-    pub(super) fn call(&mut self, slot: u32, ask: impl FnOnce(&Asker<'_>) -> Ask) -> Option<u32> {
-        let (worker, connection) = (self.worker, self.handle_of(slot));
-        let name = self.connection_name(connection);
-        let open = self.open_mut(slot)?;
-        let number = open.rare_mut().next_call();
-        let delivery = format!("{name}-{number}");
-        let asker = Asker { identity: open.identity.as_deref(), connection: &name, ip: open.ip, delivery: &delivery };
-        let call = Call { worker, connection, number, ask: ask(&asker) };
-        self.counters.calls += 1;
-        self.outputs.push(Output::Call(Box::new(call)));
-        Some(number)
-    }
-}
-
-impl Open {
-    /// What few need, made when first needed.
-    pub fn rare_mut(&mut self) -> &mut super::rare::Rare {
-        self.rare.get_or_insert_default()
-    }
-}
-
-/// Whether it is about a pipe.
-fn is_of_pipe(surface: Surface) -> bool {
-    matches!(surface, Surface::Subscribe | Surface::Publish | Surface::Presence)
 }
 
 /// Whether they have one in common; both in their order.
@@ -458,44 +332,4 @@ fn shares(mut one: &[u64], mut other: &[u64]) -> bool {
         }
     }
     false
-}
-
-/// Surface, name and further facts of a request that is about no pipe.
-pub(super) fn item_of<'a>(request: &'a Request<'_>) -> (Surface, &'a str, About<'a>) {
-    match request {
-        Request::Action { name, .. } => (Surface::Action, name, about_of(request)),
-        Request::Enqueue { queue, .. } => (Surface::Enqueue, queue, about_of(request)),
-        _ => (Surface::Push, "", about_of(request)),
-    }
-}
-
-/// What an answer of the application is remembered under: the name of the pipe, action or queue, or whom a push is for.
-pub(super) fn asked_about<'a>(item: &'a str, about: &About<'_>) -> Cow<'a, str> {
-    match about.to {
-        Some((kind, id)) => format!("{kind} {id}").into(),
-        None => item.into(),
-    }
-}
-
-fn about_of<'a>(request: &'a Request<'_>) -> About<'a> {
-    match request {
-        Request::Publish { event, data, .. } => About { event: Some((event, data)), ..About::default() },
-        Request::Action { args, .. } => About { args: Some(args), ..About::default() },
-        Request::Enqueue { data, .. } => About { args: Some(data), ..About::default() },
-        Request::Push { to, event, data } => {
-            About { event: Some((event, data)), to: Some(named(to)), ..About::default() }
-        }
-        _ => About::default(),
-    }
-}
-
-/// Kind and id of a push's target.
-pub(super) fn named<'a>(to: &'a Target<'_>) -> (&'static str, &'a str) {
-    match to {
-        Target::User(id) => ("user", id),
-        Target::Connection(id) => ("connection", id),
-        Target::Role(id) => ("role", id),
-        Target::Tenant(id) => ("tenant", id),
-        Target::Org(id) => ("org", id),
-    }
 }

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use super::Shard;
-use super::awaiting::{item_of, named};
+use super::asking::{item_of, named};
 use super::command::{Person, Who};
 use super::connection::State;
 use super::input::Now;
 use super::output::Output;
 use super::rare::Flight;
-use super::rights::Denied;
+use super::rights::{About, Denied};
 use crate::protocol::codes::Code;
 use crate::protocol::encode::{self, Sender, asks};
 use crate::protocol::message::{Id, Request, Target};
@@ -31,8 +31,8 @@ impl Shard {
         let Some(action) = rules.action(name) else {
             return self.answer_error(now, slot, id, Code::UnknownAction, Code::UnknownAction.text());
         };
-        let request = Request::Action { name: name.into(), args };
-        let context = match self.judge_request(now, slot, &request) {
+        let about = About { args: Some(args), ..About::default() };
+        let context = match self.judge_item(now, slot, Surface::Action, name, about) {
             Ok(context) => context,
             Err(denied) => {
                 return self.answer_refused(now, slot, id, &denied.into_refusal(), Some(name), None);
@@ -66,8 +66,8 @@ impl Shard {
             self.outputs.push(Output::UnknownQueue(name.chars().take(100).collect()));
             return self.answer_refused(now, slot, id, &Refusal::plain(Code::Forbidden), None, None);
         };
-        let request = Request::Enqueue { queue: name.into(), data };
-        if let Err(denied) = self.judge_request(now, slot, &request) {
+        let about = About { args: Some(data), ..About::default() };
+        if let Err(denied) = self.judge_item(now, slot, Surface::Enqueue, name, about) {
             return self.answer_refused(now, slot, id, &denied.into_refusal(), Some(name), None);
         }
         if let Err(refusal) = self.fits(slot, &queue.payload, data, Code::Schema) {
@@ -95,14 +95,14 @@ impl Shard {
         if !self.is_identified(now, slot, id) {
             return;
         }
-        let request = Request::Push { to: to.clone(), event: event.into(), data };
-        if let Err(denied) = self.judge_request(now, slot, &request) {
+        let (kind, target) = named(to);
+        let about = About { event: Some((event, data)), to: Some((kind, target)), ..About::default() };
+        if let Err(denied) = self.judge_item(now, slot, Surface::Push, "", about) {
             return self.answer_refused(now, slot, id, &denied.into_refusal(), None, None);
         }
         let State::Open(open) = &self.slots[slot as usize].state else { return };
         let Some(identity) = &open.identity else { return };
         let tenant: Option<Arc<str>> = identity.tenant.as_deref().map(Into::into);
-        let (kind, target) = named(to);
         let whom: Arc<str> = target.into();
         let to = match kind {
             "user" => Who::User(Person { tenant: tenant.clone(), user: whom }),

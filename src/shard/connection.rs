@@ -151,6 +151,16 @@ pub(super) struct Denials {
 }
 
 impl Open {
+    /// Whether this connection was let in as nobody: it never becomes anybody (GD-3).
+    pub fn is_anonymous(&self) -> bool {
+        self.identity.is_none()
+    }
+
+    /// What few need, made when first needed.
+    pub fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     /// What revocations of tokens go by; None: anonymous.
     pub fn token_facts(&self) -> Option<TokenFacts<'_>> {
         let identity = self.identity.as_ref()?;

@@ -13,10 +13,11 @@
 //! # Reading order
 //! [`input`] (all that can happen) and [`output`] (all that it can ask for) · `connection` (the life of one) ·
 //! `greeting` and `authorizing` (handshake and admission) · `requests` (what a message does: `charging`, `rights`,
-//! `subscribing`, `publishing`, `calling`, `awaiting`) · [`grants`] · [`pipes`] · `delivery` · [`call`] ·
+//! `subscribing`, `publishing`, `calling`, `asking`, `awaiting`) · [`grants`] · [`pipes`] · `delivery` · [`call`] ·
 //! [`presence`] and `attendance` · [`outbox`] · `closing` · [`throttle`] and [`rate`] · [`deadlines`].
 
 pub mod admission;
+mod asking;
 mod attendance;
 mod auditing;
 mod authorizing;

@@ -19,6 +19,23 @@ use crate::protocol::encode;
 use crate::protocol::message::Id;
 use crate::rules::judge::{Question, Surface};
 
+/// Where a refresh has its decision from.
+#[derive(Clone, Copy)]
+pub(super) enum Source {
+    /// A token of ours, which must not be older than this, Unix seconds.
+    Token { least_issued_at_s: i64 },
+    /// The webhook: what it answers is as new as the question.
+    Webhook,
+}
+
+/// What a live subscription comes to when it is decided again.
+pub(super) enum Decided {
+    /// The application must be asked for this right first.
+    Asks(Surface, Box<Question>),
+    /// As [`Shard::judge_pipe`] answers.
+    Settled(Result<bool, Denied>),
+}
+
 impl Shard {
     /// `refresh`: with a token of ours, or by the webhook.
     pub(super) fn refresh(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, token: Option<&str>) -> Flow {
@@ -68,35 +85,31 @@ impl Shard {
                 return Flow::Next;
             }
         };
-        if self.is_somebody_else(slot, &decision) {
-            self.begin_close(now, slot, CloseCode::Forbidden, "the token is somebody else's", true);
-            return Flow::Closed;
-        }
-        if decision.issued_at_s.unwrap_or(0) < issued_at_s
-            && !self.shared.revocations.covers(&TokenFacts::of(&decision), now.unix_ms)
-        {
-            self.answer_error(now, slot, id, Code::Invalid, "The token is older than the one in use: send a newer one");
-            return Flow::Next;
-        }
-        self.take_over(now, slot, id, decision);
+        let source = Source::Token { least_issued_at_s: issued_at_s };
+        self.take_over(now, slot, id, decision, source);
         if self.open_mut(slot).is_some() { Flow::Next } else { Flow::Closed }
     }
 
-    /// Adopts a decision about this connection, unless it is about somebody else (GD-2) or revoked.
-    pub(super) fn take_over(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, decision: Decision) {
-        if self.is_somebody_else(slot, &decision) {
-            self.begin_close(now, slot, CloseCode::Forbidden, "the refresh is somebody else's", true);
+    /// Adopts a decision about this connection, unless it is about somebody else (GD-2), revoked, or older than the one in
+    /// use (C21).
+    pub(super) fn take_over(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, decision: Decision, source: Source) {
+        let new = &decision.identity;
+        let same = |one: &Identity| (&one.id, &one.tenant, &one.org) == (&new.id, &new.tenant, &new.org);
+        if !self.open_mut(slot).is_some_and(|open| open.identity.as_deref().is_some_and(same)) {
+            let reason = match source {
+                Source::Token { .. } => "the token is somebody else's",
+                Source::Webhook => "the refresh is somebody else's",
+            };
+            self.begin_close(now, slot, CloseCode::Forbidden, reason, true);
         } else if self.shared.revocations.covers(&TokenFacts::of(&decision), now.unix_ms) {
             self.answer_error(now, slot, id, Code::Revoked, "This token was revoked");
+        } else if let Source::Token { least_issued_at_s } = source
+            && decision.issued_at_s.unwrap_or(0) < least_issued_at_s
+        {
+            self.answer_error(now, slot, id, Code::Invalid, "The token is older than the one in use: send a newer one");
         } else {
             self.adopt(now, slot, id, decision);
         }
-    }
-
-    fn is_somebody_else(&mut self, slot: u32, decision: &Decision) -> bool {
-        let new = &decision.identity;
-        let same = |one: &Identity| (&one.id, &one.tenant, &one.org) == (&new.id, &new.tenant, &new.org);
-        !self.open_mut(slot).is_some_and(|open| open.identity.as_deref().is_some_and(same))
     }
 
     fn adopt(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, mut decision: Decision) {
@@ -122,15 +135,11 @@ impl Shard {
         }
         let State::Open(open) = &self.slots[slot as usize].state else { return };
         let pipes = self.listed(now, open);
-        if !added.is_empty() || !removed.is_empty() {
-            let told = encode::framed(|out| encode::grants_changed(out, pipes.iter().copied(), &added, &removed));
-            let reply = id.map(|id| encode::framed(|out| encode::reply_refresh(out, id, pipes, told_expiry(open))));
-            self.send(slot, told);
-            reply.into_iter().for_each(|reply| self.send(slot, reply));
-        } else if let Some(id) = id {
-            let reply = encode::framed(|out| encode::reply_refresh(out, id, pipes, told_expiry(open)));
-            self.send(slot, reply);
-        }
+        let changed = !added.is_empty() || !removed.is_empty();
+        let told =
+            changed.then(|| encode::framed(|out| encode::grants_changed(out, pipes.iter().copied(), &added, &removed)));
+        let reply = id.map(|id| encode::framed(|out| encode::reply_refresh(out, id, pipes, told_expiry(open))));
+        told.into_iter().chain(reply).for_each(|frame| self.send(slot, frame));
         // The new expiry may be earlier than what the wheel knows of.
         self.wake_at(slot, now.ms());
     }
@@ -147,30 +156,32 @@ impl Shard {
         self.withdraw(slot, rest);
         for pipe in subscribed {
             let Some(name) = self.pipes.get(pipe).map(|local| Box::<str>::from(local.global.name())) else { continue };
-            match self.judge_pipe(now, slot, &name, Surface::Subscribe, About::default()) {
-                _ if self.recheck_question(now, slot, &name).is_some() => {
+            match self.decide_subscription(now, slot, &name) {
+                Decided::Asks(..) => {
                     self.doubt(slot, pipe);
                     self.narrow_meanwhile(now, slot, (pipe, &name));
                     self.recheck(slot, name, reason);
                 }
-                decided => self.settle_subscription(now, slot, (pipe, &name), decided, reason),
+                Decided::Settled(decided) => self.settle_subscription(now, slot, (pipe, &name), decided, reason),
             }
         }
         self.run_waiting(now, slot, None);
     }
 
-    /// What the application must be asked before a live subscription can be decided again. None also where it is refused
-    /// without asking: then it does not go on for the sake of its presence.
-    pub(super) fn recheck_question(&self, now: Now, slot: u32, name: &str) -> Option<(Surface, Box<Question>)> {
-        let watches = self.pipes.find(name).is_some_and(|pipe| self.is_watching(slot, pipe));
-        for surface in [Some(Surface::Subscribe), watches.then_some(Surface::Presence)].into_iter().flatten() {
-            match self.judge_pipe(now, slot, name, surface, About::default()) {
-                Err(Denied::Asks(question)) => return Some((surface, question)),
-                Err(Denied::Refused(_)) => return None,
-                Ok(_) => {}
-            }
+    /// Decides a live subscription again, or says what the application must be asked before. What is refused without asking
+    /// does not go on for the sake of its presence.
+    pub(super) fn decide_subscription(&self, now: Now, slot: u32, name: &str) -> Decided {
+        let decided = match self.judge_pipe(now, slot, name, Surface::Subscribe, About::default()) {
+            Err(Denied::Asks(question)) => return Decided::Asks(Surface::Subscribe, question),
+            decided => decided,
+        };
+        if decided.is_ok()
+            && self.pipes.find(name).is_some_and(|pipe| self.is_watching(slot, pipe))
+            && let Err(Denied::Asks(question)) = self.judge_pipe(now, slot, name, Surface::Presence, About::default())
+        {
+            return Decided::Asks(Surface::Presence, question);
         }
-        None
+        Decided::Settled(decided)
     }
 
     /// A live subscription was decided again: it goes on with what it may have now, or ends.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::Shard;
-use super::awaiting::asked_about;
+use super::asking::asked_about;
 use super::connection::{Open, State};
 use super::grants::GrantIndex;
 use super::input::Now;
