@@ -8,12 +8,14 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::client::{self, Phase};
-use crate::load::{Layout, Load};
+use crate::load::{Arrival, Layout, Load};
 use crate::ring::{Event, Ring};
 use crate::token::Credentials;
 
 /// Without any arrival for this long, what is awaited counts as lost.
 pub const STALL: Duration = Duration::from_secs(5);
+/// Clients opened before it is looked at what has happened meanwhile.
+const OPENED_PER_TURN: usize = 32;
 /// Time of validity of the tokens, in seconds; longer than any run.
 const TOKEN_S: u64 = 24 * 3600;
 
@@ -34,6 +36,9 @@ pub struct Target {
     pub handshakes: usize,
     /// Receive buffer of the clients' sockets, where not the kernel's choice.
     pub receive_bytes: Option<i32>,
+    /// Latencies count from the moment at which a publish was handed to the kernel to the moment at which the kernel had the
+    /// event for its receiver, so that they hold no waiting of this program.
+    pub kernel_times: bool,
 }
 
 /// How the thread passes the time when there is nothing to do.
@@ -67,6 +72,8 @@ pub struct Engine {
     target: Target,
     wait: Wait,
     origin: Instant,
+    /// The same moment, Unix nanoseconds.
+    origin_unix_ns: u64,
     events: Vec<Event>,
     waiting: std::collections::HashMap<u32, Vec<u8>>,
     opened: usize,
@@ -81,20 +88,26 @@ pub struct Engine {
 impl Engine {
     /// Prepares a run; nothing is connected yet.
     pub fn new(layout: &Layout, data_bytes: usize, target: Target, wait: Wait) -> io::Result<Self> {
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut ring = Ring::new()?;
+        if target.kernel_times {
+            ring.ask_for_times();
+        }
+        // One moment on both clocks.
+        let (origin, now) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
         Ok(Self {
             load: Load::new(layout, data_bytes),
-            ring: Ring::new()?,
+            ring,
             sockets: Vec::with_capacity(layout.roles.len()),
             target,
             wait,
-            origin: Instant::now(),
+            origin,
+            origin_unix_ns: now.as_nanos() as u64,
             events: Vec::new(),
             waiting: std::collections::HashMap::new(),
             opened: 0,
             receiving: 0,
             sends_per_call: usize::MAX,
-            expires_s: now_s + TOKEN_S,
+            expires_s: now.as_secs() + TOKEN_S,
             scenario: layout.scenario,
         })
     }
@@ -107,6 +120,10 @@ impl Engine {
         loop {
             while self.opened < count && self.opened - self.settled() < self.target.handshakes {
                 self.open_one()?;
+                // Who is connected speaks without waiting for all the others.
+                if self.opened.is_multiple_of(OPENED_PER_TURN) {
+                    self.turn(Duration::ZERO)?;
+                }
             }
             let settled = self.settled();
             if settled == count {
@@ -215,7 +232,8 @@ impl Engine {
             }
             self.load.lateness.saturating_record((now_ns - due_ns).max(1));
             let group = (pace.taken % u64::from(self.load.groups())) as u32;
-            self.load.publish(group, exchange.window, due_ns);
+            let from_ns = if self.target.kernel_times { now_ns } else { due_ns };
+            self.load.publish(group, exchange.window, from_ns);
             pace.taken += 1;
         }
     }
@@ -225,6 +243,9 @@ impl Engine {
         let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + index % self.target.addresses);
         let source = self.target.address.ip().is_loopback().then_some(source);
         let socket = socket(source, self.target.receive_bytes)?;
+        if self.target.kernel_times {
+            set(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)?;
+        }
         let client = &mut self.load.clients[self.opened];
         client.socket = socket.as_raw_fd();
         client.phase = Phase::Connecting;
@@ -275,13 +296,14 @@ impl Engine {
 
     fn take(&mut self, event: Event) -> io::Result<()> {
         match event {
-            Event::Received { client, buffer, length } => {
-                let now_ns = self.origin.elapsed().as_nanos() as u64;
-                let bytes = self.ring.bytes(buffer, length);
+            Event::Received { client, piece } => {
+                let seen_ns = self.now_ns();
+                let arrived_ns = piece.arrived_unix_ns.map(|at_ns| at_ns.saturating_sub(self.origin_unix_ns));
+                let bytes = self.ring.bytes(piece);
                 if self.load.clients[client as usize].phase != Phase::Lost {
-                    self.load.receive(client, bytes, now_ns);
+                    self.load.receive(client, bytes, Arrival { at_ns: arrived_ns.unwrap_or(seen_ns), seen_ns });
                 }
-                self.ring.recycle(buffer);
+                self.ring.recycle(piece.buffer);
             }
             Event::Ended { client, result } if result == -libc::ENOBUFS => {
                 self.ring.receive(client, self.load.clients[client as usize].socket)?;

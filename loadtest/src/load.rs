@@ -40,6 +40,15 @@ pub struct Trouble {
     pub first: Option<String>,
 }
 
+/// When bytes came, in nanoseconds since the run began.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// At the socket, as the kernel says; else the same as `seen_ns`.
+    pub at_ns: u64,
+    /// In this program.
+    pub seen_ns: u64,
+}
+
 /// A pipe and its publisher.
 struct Group {
     publisher: Option<u32>,
@@ -72,6 +81,8 @@ pub struct Load {
     pub spare: Vec<Vec<u8>>,
     /// Time from the intended sending to the arrival of each event, in nanoseconds.
     pub latency: Histogram<u64>,
+    /// The same to the moment at which this program had it; empty where the kernel was not asked for the arrival.
+    pub seen: Histogram<u64>,
     /// The same, of events whose publisher and subscriber the same worker serves; with `split` only.
     pub same_worker: Histogram<u64>,
     /// The same, of events that crossed from one worker to another; with `split` only.
@@ -149,6 +160,7 @@ impl Load {
             delivered: Vec::new(),
             spare: Vec::new(),
             latency: histogram(),
+            seen: histogram(),
             same_worker: histogram(),
             across_workers: histogram(),
             split: layout.split,
@@ -192,7 +204,8 @@ impl Load {
 
     /// Latencies begin anew.
     pub fn forget_latencies(&mut self) {
-        for latency in [&mut self.latency, &mut self.same_worker, &mut self.across_workers, &mut self.lateness] {
+        let split = [&mut self.same_worker, &mut self.across_workers];
+        for latency in [&mut self.latency, &mut self.seen, &mut self.lateness].into_iter().chain(split) {
             latency.reset();
         }
     }
@@ -204,17 +217,17 @@ impl Load {
     }
 
     /// Takes what a client's socket has received.
-    pub fn receive(&mut self, index: u32, bytes: &[u8], now_ns: u64) {
+    pub fn receive(&mut self, index: u32, bytes: &[u8], now: Arrival) {
         let mut kept = std::mem::take(&mut self.clients[index as usize].kept);
         if kept.is_empty() {
-            let used = self.consume(index, bytes, now_ns);
+            let used = self.consume(index, bytes, now);
             if used == bytes.len() {
                 return;
             }
             kept.extend_from_slice(&bytes[used..]);
         } else {
             kept.extend_from_slice(bytes);
-            let used = self.consume(index, &kept, now_ns);
+            let used = self.consume(index, &kept, now);
             if used == kept.len() {
                 return;
             }
@@ -248,7 +261,7 @@ impl Load {
     }
 
     /// Handles whole frames at the front of `bytes`; how many bytes that were.
-    fn consume(&mut self, index: u32, bytes: &[u8], now_ns: u64) -> usize {
+    fn consume(&mut self, index: u32, bytes: &[u8], now: Arrival) -> usize {
         let mut used = 0;
         if self.clients[index as usize].phase == Phase::Upgrading {
             match client::response(bytes) {
@@ -265,7 +278,7 @@ impl Load {
             match frame::scan(&bytes[used..]) {
                 Scan::Frame { opcode, payload, consumed } => {
                     used += consumed;
-                    self.frame(index, opcode, payload, now_ns);
+                    self.frame(index, opcode, payload, now);
                 }
                 Scan::Incomplete => return used,
                 Scan::Broken(why) => {
@@ -280,18 +293,18 @@ impl Load {
     }
 
     #[inline]
-    fn frame(&mut self, index: u32, opcode: u8, payload: &[u8], now_ns: u64) {
+    fn frame(&mut self, index: u32, opcode: u8, payload: &[u8], now: Arrival) {
         if opcode == frame::TEXT
             && let Some(stamp) = stamp::read(payload, &mut self.hint)
         {
-            self.event(index, stamp, now_ns);
+            self.event(index, stamp, now);
         } else {
-            self.other(index, opcode, payload, now_ns);
+            self.other(index, opcode, payload, now);
         }
     }
 
     #[inline]
-    fn event(&mut self, index: u32, stamp: Stamp, now_ns: u64) {
+    fn event(&mut self, index: u32, stamp: Stamp, now: Arrival) {
         let client = &self.clients[index as usize];
         let offset = stamp.group.wrapping_sub(client.role.group_first);
         if offset >= client.role.group_count {
@@ -302,8 +315,11 @@ impl Load {
         if !self.lanes.accept((client.lane_first + offset) as usize, stamp.sequence, group.sent) {
             return;
         }
-        let latency_ns = now_ns.saturating_sub(stamp.sent_ns).max(1);
+        let latency_ns = now.at_ns.saturating_sub(stamp.sent_ns).max(1);
         self.latency.saturating_record(latency_ns);
+        if now.seen_ns != now.at_ns {
+            self.seen.saturating_record(now.seen_ns.saturating_sub(stamp.sent_ns).max(1));
+        }
         if self.split {
             let same = client.worker == group.worker;
             let latency = if same { &mut self.same_worker } else { &mut self.across_workers };
@@ -318,9 +334,9 @@ impl Load {
     }
 
     #[cold]
-    fn other(&mut self, index: u32, opcode: u8, payload: &[u8], now_ns: u64) {
+    fn other(&mut self, index: u32, opcode: u8, payload: &[u8], now: Arrival) {
         match opcode {
-            frame::TEXT => self.text(index, payload, now_ns),
+            frame::TEXT => self.text(index, payload, now),
             frame::PING => {
                 self.pings += 1;
                 let mut out = Vec::new();
@@ -338,7 +354,7 @@ impl Load {
     }
 
     /// A text frame that is no event of ours.
-    fn text(&mut self, index: u32, payload: &[u8], now_ns: u64) {
+    fn text(&mut self, index: u32, payload: &[u8], now: Arrival) {
         let has = |needle: &[u8]| memchr::memmem::find(payload, needle).is_some();
         let phase = self.clients[index as usize].phase;
         if has(br#""ok":false"#) {
@@ -357,7 +373,7 @@ impl Load {
             if phase == Phase::Welcoming {
                 self.welcomed(index, payload);
             }
-            self.advance(index, now_ns);
+            self.advance(index, now);
         }
     }
 
@@ -371,12 +387,12 @@ impl Load {
     }
 
     /// Asks for the next subscriptions, or is ready.
-    fn advance(&mut self, index: u32, now_ns: u64) {
+    fn advance(&mut self, index: u32, now: Arrival) {
         let client = &mut self.clients[index as usize];
         if client.asked == client.role.group_count {
             client.phase = Phase::Ready;
             self.ready += 1;
-            self.opening.saturating_record(now_ns.saturating_sub(client.opened_ns).max(1));
+            self.opening.saturating_record(now.seen_ns.saturating_sub(client.opened_ns).max(1));
             return;
         }
         let (message, count) = client::subscribe(self.scenario, client.role, client.asked);

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::types::{BufRingEntry, CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 /// Receive buffers. None free: the receive ends and is armed again.
@@ -19,6 +19,8 @@ const BUFFER_RING_BYTES: usize = 4096;
 const GROUP: u16 = 0;
 const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 32 * 1024;
+/// Room for one block of control data: a head of 16 bytes and a time.
+const CONTROL_BYTES: usize = 32;
 
 const _: () = assert!(BUFFERS.is_power_of_two());
 const _: () = assert!(BUFFERS as usize * size_of::<BufRingEntry>() <= BUFFER_RING_BYTES);
@@ -30,9 +32,20 @@ pub enum Event {
     /// A send of a client; its buffer comes back.
     Sent { client: u32, buffer: Vec<u8>, error: Option<i32> },
     /// Bytes arrived in a buffer, to be read with [`Ring::bytes`] and given back with [`Ring::recycle`].
-    Received { client: u32, buffer: u16, length: usize },
+    Received { client: u32, piece: Piece },
     /// A receive has ended: by the peer (0), by an error (negative), or for want of buffers (`-ENOBUFS`).
     Ended { client: u32, result: i32 },
+}
+
+/// Where received bytes lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// The buffer.
+    pub buffer: u16,
+    start: usize,
+    length: usize,
+    /// When the kernel took the last of them from the network, Unix nanoseconds; with [`Ring::ask_for_times`] only.
+    pub arrived_unix_ns: Option<u64>,
 }
 
 struct Send {
@@ -50,6 +63,8 @@ pub struct Ring {
     sends: Vec<Option<Send>>,
     free: Vec<u32>,
     completions: Vec<(u64, i32, u32)>,
+    /// What receives look like that tell times.
+    message: Option<Box<libc::msghdr>>,
 }
 
 const CONNECT: u64 = 1 << 32;
@@ -88,6 +103,7 @@ impl Ring {
             sends: Vec::new(),
             free: Vec::new(),
             completions: Vec::with_capacity(COMPLETIONS as usize),
+            message: None,
         };
         // SAFETY: the first page of the region is aligned, holds all entries, and lives until the requests are gone.
         unsafe { ring.io.submitter().register_buf_ring_with_flags(ring.region as u64, BUFFERS, GROUP, 0)? };
@@ -106,9 +122,22 @@ impl Ring {
         self.submit()
     }
 
+    /// From now on receives tell when their bytes arrived, if the socket has `SO_TIMESTAMPNS`.
+    pub fn ask_for_times(&mut self) {
+        // SAFETY: null pointers and zero lengths are a valid msghdr: no address, no vectors, no control data.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_controllen = CONTROL_BYTES as _;
+        self.message = Some(Box::new(message));
+    }
+
     /// Receives from a socket until it ends.
     pub fn receive(&mut self, client: u32, socket: i32) -> io::Result<()> {
-        self.push(opcode::RecvMulti::new(Fd(socket), GROUP).build().user_data(RECEIVE | u64::from(client)))
+        let entry = match &self.message {
+            None => opcode::RecvMulti::new(Fd(socket), GROUP).build(),
+            // The kernel copies the message at submission; the box lives as long as the ring.
+            Some(message) => opcode::RecvMsgMulti::new(Fd(socket), &raw const **message, GROUP).build(),
+        };
+        self.push(entry.user_data(RECEIVE | u64::from(client)))
     }
 
     /// Sends a buffer whole. One at a time for each socket.
@@ -164,11 +193,25 @@ impl Ring {
     }
 
     /// The bytes of a receive.
-    pub fn bytes(&self, buffer: u16, length: usize) -> &[u8] {
+    pub fn bytes(&self, piece: Piece) -> &[u8] {
+        &self.filled(piece.buffer, piece.start + piece.length)[piece.start..]
+    }
+
+    fn filled(&self, buffer: u16, length: usize) -> &[u8] {
         assert!(buffer < BUFFERS && length <= BUFFER_BYTES, "the kernel keeps to the buffers that it was given");
         // SAFETY: inside the region (asserted), and the kernel leaves the buffer alone until it is recycled, which
         // takes `&mut self`.
         unsafe { std::slice::from_raw_parts(self.buffer(buffer), length) }
+    }
+
+    /// What a receive has put into a buffer; nothing at the end of the stream.
+    fn piece(&self, buffer: u16, length: usize) -> Piece {
+        let whole = Piece { buffer, start: 0, length, arrived_unix_ns: None };
+        let Some(message) = &self.message else { return whole };
+        let filled = self.filled(buffer, length);
+        let Ok(parts) = RecvMsgOut::parse(filled, message) else { return Piece { length: 0, ..whole } };
+        let bytes = parts.payload_data().len();
+        Piece { start: length - bytes, length: bytes, arrived_unix_ns: arrival(parts.control_data()), ..whole }
     }
 
     /// Gives a buffer back to the kernel.
@@ -197,16 +240,19 @@ impl Ring {
             CONNECT => events.push(Event::Connected { client: index, result }),
             SEND => return self.sent(index, result, events),
             _ => {
+                let mut got = false;
                 if let Some(buffer) = cqueue::buffer_select(flags) {
-                    if result > 0 {
-                        events.push(Event::Received { client: index, buffer, length: result as usize });
+                    let piece = self.piece(buffer, result.max(0) as usize);
+                    got = piece.length > 0;
+                    if got {
+                        events.push(Event::Received { client: index, piece });
                     } else {
                         self.recycle(buffer);
                     }
                 }
                 if !cqueue::more(flags) {
                     // A receive may end together with its last bytes; it is then simply armed again.
-                    let result = if result > 0 { -libc::ENOBUFS } else { result };
+                    let result = if got { -libc::ENOBUFS } else { result.min(0) };
                     events.push(Event::Ended { client: index, result });
                 }
             }
@@ -245,6 +291,17 @@ impl Ring {
         }
         Ok(())
     }
+}
+
+/// The kernel's time of arrival among the control data of a receive, Unix nanoseconds.
+fn arrival(control: &[u8]) -> Option<u64> {
+    const HEAD_BYTES: usize = size_of::<libc::cmsghdr>();
+    let word = |at: usize| control.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
+    let kind = |at: usize| control.get(at..at + 4)?.try_into().ok().map(i32::from_ne_bytes);
+    // One block is asked for, so one is there: its length, level and type, then seconds and nanoseconds.
+    let is_time = kind(8) == Some(libc::SOL_SOCKET) && kind(12) == Some(libc::SO_TIMESTAMPNS);
+    is_time.then_some(())?;
+    Some(word(HEAD_BYTES)? * 1_000_000_000 + word(HEAD_BYTES + 8)?)
 }
 
 impl Drop for Ring {
@@ -292,8 +349,25 @@ mod tests {
 
     #[test]
     fn more_is_received_than_there_are_buffers() {
+        receive_much(false);
+    }
+
+    #[test]
+    fn the_kernel_says_when_bytes_arrived() {
+        receive_much(true);
+    }
+
+    fn receive_much(times: bool) {
         let (near, mut far) = pair();
         let mut ring = Ring::new().unwrap();
+        if times {
+            let on = 1i32;
+            let pointer: *const i32 = &on;
+            let (socket, option) = (near.as_raw_fd(), libc::SO_TIMESTAMPNS);
+            // SAFETY: the option is read from an i32.
+            assert_eq!(unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, option, pointer.cast(), 4) }, 0);
+            ring.ask_for_times();
+        }
         ring.receive(5, near.as_raw_fd()).unwrap();
         let total = usize::from(BUFFERS) * BUFFER_BYTES * 2;
         let writer = std::thread::spawn(move || {
@@ -307,11 +381,12 @@ mod tests {
             assert!(!events.is_empty(), "stalled after {received} bytes");
             for event in events {
                 match event {
-                    Event::Received { client: 5, buffer, length } => {
-                        let bytes = ring.bytes(buffer, length);
+                    Event::Received { client: 5, piece } => {
+                        let bytes = ring.bytes(piece);
                         assert!(bytes.iter().enumerate().all(|(i, byte)| *byte == (received + i) as u8));
-                        received += length;
-                        ring.recycle(buffer);
+                        received += bytes.len();
+                        assert_eq!(piece.arrived_unix_ns.is_some(), times);
+                        ring.recycle(piece.buffer);
                     }
                     Event::Ended { client: 5, result } if result == -libc::ENOBUFS => {
                         ring.receive(5, near.as_raw_fd()).unwrap();

@@ -272,7 +272,7 @@ impl Round<'_> {
             None => Credentials::Name,
         };
         let (address, host, path) = (url.address, url.host, url.path);
-        Ok(Target { address, host, path, credentials, addresses, handshakes, receive_bytes: None })
+        Ok(Target { address, host, path, credentials, addresses, handshakes, receive_bytes: None, kernel_times: false })
     }
 
     fn blank(&self) -> Measurement {
@@ -340,7 +340,7 @@ pub fn target(server: &Server, kind: Kind, addresses: u32, handshakes: usize) ->
     };
     let address = server.address();
     let (host, path) = (address.to_string(), "/v1/connect".to_owned());
-    Target { address, host, path, credentials, addresses, handshakes, receive_bytes: None }
+    Target { address, host, path, credentials, addresses, handshakes, receive_bytes: None, kernel_times: false }
 }
 
 /// Says on stdout what was measured, and keeps the connections until stdin ends: others look at the machine meanwhile.

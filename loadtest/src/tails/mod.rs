@@ -3,11 +3,13 @@
 //! Method: one server, two groups of clients. The *measured* ones exchange events at a fixed rate all the time; the
 //! *disturbing* ones live in a second thread and act in every second phase. Both phases are of the same run, the same
 //! connections and the same seconds; the figure is the measured clients' p99 with the disturbance over their p99 without,
-//! the median of several pairs of phases. Latency counts from the intended time of sending.
+//! the median of several pairs of phases.
 //!
-//! Where clients share a core, the measuring thread goes first (`SCHED_FIFO`, if allowed), so that what the disturbing
-//! clients cost *here* is not taken for what they cost in the server. The rest of it cannot be told apart: the figure is
-//! an upper bound.
+//! Measured and disturbing clients share a core here, on other machines they would not. So that what the disturbing ones
+//! cost *here* is not taken for what they cost in the server, latency counts from the handing over of a publish to the
+//! kernel to the moment at which the kernel had the event for its receiver (`SO_TIMESTAMPNS`; over loopback that is within
+//! the server's own write), and the measuring thread goes first (`SCHED_FIFO`, if allowed). When this program had the event,
+//! and how late it was with its publishes, are told beside it.
 
 mod disturber;
 mod outcome;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::client::Role;
-use crate::engine::{Engine, Exchange, Wait};
+use crate::engine::{Engine, Exchange, Target, Wait};
 use crate::load::Layout;
 use crate::options;
 use crate::process;
@@ -175,11 +177,12 @@ fn phases(
         let addresses = options.addresses(connections);
         run::target(server, options.server, addresses, options.handshakes as usize)
     };
+    let measured = |connections| Target { kernel_times: true, ..target(connections) };
     let disturber = Disturber::start(scene.disturbance.clone(), target(scene.disturbance.layout.roles.len()))?;
     let is_first = process::first_on_its_core(true);
     let everyone = scene.layout.roles.len();
     let mut engine =
-        Engine::new(&scene.layout, options.payload as usize, target(everyone), Wait::Sleep).map_err(failed)?;
+        Engine::new(&scene.layout, options.payload as usize, measured(everyone), Wait::Sleep).map_err(failed)?;
     let mut completed = engine.open(everyone, &mut |_| {}).map_err(failed)? && engine.load.ready == everyone;
     let duration = Duration::from_secs_f64(options.seconds);
     let mut phase = |length: Duration| -> Result<Phase, String> {
@@ -190,8 +193,9 @@ fn phases(
         let meter = Meter::start(Some(server.pid()), placement);
         completed = completed && engine.exchange(exchange, &mut |_| {}).map_err(failed)?;
         meter.stop(&mut measurement);
-        let (latency, late) = (Latency::of(&engine.load.latency), Latency::of(&engine.load.lateness));
-        Ok(Phase { latency, late_p99_us: late.map(|late| late.p99_us), cpu_share: measurement.cpu_share() })
+        let [latency, seen, late] = [&engine.load.latency, &engine.load.seen, &engine.load.lateness].map(Latency::of);
+        let (seen_p99_us, late_p99_us) = (seen.map(|seen| seen.p99_us), late.map(|late| late.p99_us));
+        Ok(Phase { latency, seen_p99_us, late_p99_us, cpu_share: measurement.cpu_share() })
     };
     phase(WARM_UP)?;
     let mut pairs = Vec::new();

@@ -10,9 +10,11 @@ use crate::table::{number, table};
 /// One phase.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Phase {
-    /// Of the measured clients.
+    /// Of the measured clients, from a publish handed to the kernel to the event at its receiver's socket.
     pub latency: Option<Latency>,
-    /// How late the measuring thread itself was with its publishes, 99th percentile in microseconds. It is within the
+    /// The same until the measuring thread had the event, 99th percentile in microseconds.
+    pub seen_p99_us: Option<f64>,
+    /// How late the measuring thread itself was with its publishes, 99th percentile in microseconds. It is not in the
     /// latency.
     pub late_p99_us: Option<f64>,
     /// Cores that the server was busy on.
@@ -116,7 +118,9 @@ impl Tails {
             "high",
             "CPU",
             "with",
-            "own p99 µs",
+            "seen p99 µs",
+            "with",
+            "late p99 µs",
             "with",
         ];
         let row = |outcome: &Outcome| {
@@ -128,6 +132,7 @@ impl Tails {
             let mut row = vec![outcome.name.clone(), outcome.measured.to_string(), outcome.disturbing.to_string()];
             row.extend([p50, p50_with, p99, p99_with].map(|us| number(us, 0)));
             row.extend([outcome.ratio(), low, high, cpu, cpu_with].map(|figure| number(figure, 2)));
+            row.extend(outcome.medians(|phase| phase.seen_p99_us).map(|us| number(us, 0)));
             row.extend(outcome.medians(|phase| phase.late_p99_us).map(|us| number(us, 0)));
             row
         };
@@ -152,7 +157,7 @@ mod tests {
 
     fn phase(p99_us: f64) -> Phase {
         let latency = Latency { samples: 1, mean_us: 1.0, p50_us: 1.0, p99_us, p999_us: p99_us, max_us: p99_us };
-        Phase { latency: Some(latency), late_p99_us: Some(1.0), cpu_share: Some(0.5) }
+        Phase { latency: Some(latency), seen_p99_us: Some(1.0), late_p99_us: Some(1.0), cpu_share: Some(0.5) }
     }
 
     #[test]
