@@ -45,7 +45,7 @@ pub fn authorize(body: &str, asked_ms: u64) -> Result<Option<Decision>, Malforme
     Ok(Some(Decision {
         identity,
         grants: answer.pipes.map(claims::grants).transpose()?.unwrap_or_default(),
-        issued_at_s: i64::try_from(asked_ms / 1_000).ok(),
+        issued_at_ms: i64::try_from(asked_ms).ok(),
         expires_at_ms: optional(answer.expires_at, "expires_at", integer_ms)?,
         session: optional(answer.session, "session", claims::id)?,
         token_id: optional(answer.token_id, "token_id", claims::id)?,

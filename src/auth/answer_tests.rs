@@ -41,7 +41,7 @@ fn hp1_a_full_answer_is_read_whole() {
     assert_eq!((identity.tenant.as_deref(), identity.org.as_deref()), (Some("acme"), Some("o1")));
     assert_eq!(identity.info.as_deref(), Some(r#"{"plan":"pro"}"#));
     assert_eq!((decision.grants.len(), decision.grants[0].rights), (1, Rights::SUBSCRIBE)); // A1
-    assert_eq!((decision.issued_at_s, decision.expires_at_ms), (Some(1_700_000_000), Some(1_700_000_060_000))); // D10
+    assert_eq!((decision.issued_at_ms, decision.expires_at_ms), (Some(1_700_000_000_999), Some(1_700_000_060_000))); // D10
     assert_eq!((decision.session.as_deref(), decision.token_id.as_deref()), (Some("s-1"), Some("t-1")));
     let Narrowed { rates, subscriptions } = *decision.limits.unwrap();
     assert_eq!((rates.publish, subscriptions), (Some(Rate { per_s: 5.0, burst: 7.0 }), Some(10)));

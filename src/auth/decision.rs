@@ -78,8 +78,8 @@ pub struct Decision {
     pub identity: Identity,
     /// What it is granted, in the order given, no name twice, at most `bounds::GRANTS_MAX`.
     pub grants: Vec<Grant>,
-    /// When the token was issued (`iat`), Unix seconds. Absent counts as 0.
-    pub issued_at_s: Option<i64>,
+    /// When the token was issued (`iat`), or the webhook was asked, Unix milliseconds. Absent counts as 0.
+    pub issued_at_ms: Option<i64>,
     /// When the connection must end, Unix milliseconds.
     pub expires_at_ms: Option<u64>,
     /// Session id (`sid`).

@@ -23,8 +23,6 @@ use super::jwks::{FetchedKeys, KeySet, Unfit};
 use super::key::Key;
 use crate::config::{KeySource, TokenSettings};
 
-/// How far `iat` may lie ahead of our clock and still be believed, in seconds: clocks differ.
-const ISSUED_AHEAD_S_MAX: i64 = 300;
 /// Bytes of a token. Longer: refused before it is decoded.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// The latest `expires_at_ms` that is told, the largest integer that every JSON reader holds. A later `exp` means this.
@@ -176,12 +174,7 @@ impl Verifier {
         if !self.verifies(&chosen, &parts)? {
             return Err(TokenError::Signature);
         }
-        let mut decision = claims.decision(expires_at_ms)?;
-        // Accepted (B8), but an issue time that has not come says nothing about when it was issued: it counts as none, or a
-        // token could be dated past every revocation to come.
-        let latest_s = i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX).saturating_add(ISSUED_AHEAD_S_MAX);
-        decision.issued_at_s = decision.issued_at_s.filter(|at| *at <= latest_s);
-        Ok(decision)
+        Ok(claims.decision(expires_at_ms)?)
     }
 
     fn choose(&self, header: &str) -> Result<Chosen, TokenError> {
@@ -340,7 +333,7 @@ impl Claims<'_> {
         Ok(Decision {
             identity: self.identity.identity(user)?,
             grants: self.pipes.map(claims::grants).transpose()?.unwrap_or_default(),
-            issued_at_s: optional(self.iat, "iat", time_ms)?.map(|at| at.div_euclid(1000)),
+            issued_at_ms: optional(self.iat, "iat", time_ms)?,
             expires_at_ms,
             session: optional(self.sid, "sid", claims::id)?,
             token_id: optional(self.jti, "jti", claims::id)?,

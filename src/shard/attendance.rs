@@ -433,7 +433,7 @@ impl Shard {
             if telling.frame.as_ref().is_some_and(|frame| frame.bytes().len() > half) {
                 telling = &counts;
             }
-            if telling.frame.as_ref().is_none_or(|frame| self.tell(*slot, frame, half)) {
+            if telling.frame.as_ref().is_none_or(|frame| self.tell(*slot, pipe, frame, half)) {
                 *view = View { since: now, listed: telling.listed };
             }
             true
@@ -449,8 +449,11 @@ impl Shard {
         }
     }
 
-    /// Queues a frame, unless the queue would be more than half full then.
-    fn tell(&mut self, slot: u32, frame: &Rc<Frame>, half: usize) -> bool {
+    /// Queues a frame, unless the queue would be more than half full then, or the subscription is in doubt.
+    fn tell(&mut self, slot: u32, pipe: PipeId, frame: &Rc<Frame>, half: usize) -> bool {
+        if self.suspended.has(pipe, slot) {
+            return false;
+        }
         let limits = &self.settings.config.limits;
         let outbox = &mut self.outboxes[slot as usize];
         if outbox.queued_bytes() + frame.bytes().len() > half {

@@ -161,9 +161,6 @@ impl Shard {
     pub(super) fn refresh_by_webhook(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, token: Option<&str>) {
         let Some(open) = self.open_mut(slot) else { return };
         let rare = open.rare_mut();
-        if rare.refreshing.is_some() {
-            return self.answer_error(now, slot, id, Code::RateLimited, "A refresh is under way: wait for its reply");
-        }
         if token.is_some_and(|token| token.len() > HEAD_BYTES_MAX) {
             // It could not have come with a handshake either (B16).
             return self.answer_error(now, slot, id, Code::Invalid, "The token is too long");

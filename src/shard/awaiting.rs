@@ -60,7 +60,7 @@ impl Shard {
         text: &str,
         questions: Questions,
     ) -> Flow {
-        let full = self.open_mut(slot).is_none_or(|open| open.rare_mut().waiting.len() >= MESSAGES_WAITING_MAX);
+        let full = self.open_mut(slot).is_none_or(|open| open.rare_mut().messages_waiting() >= MESSAGES_WAITING_MAX);
         if full {
             self.answer_error(now, slot, envelope.id, Code::TooMany, Code::TooMany.text());
             return Flow::Next;
@@ -88,9 +88,8 @@ impl Shard {
         if self.open_mut(slot).is_some() { Flow::Next } else { Flow::Closed }
     }
 
-    /// A live subscription is to be decided again, by the application: it goes on until the answer is there. So it stands
-    /// before every message, and one that is in doubt already is not begun anew: whoever refreshes all the time, or sends
-    /// much, would put the decision off.
+    /// A live subscription is to be decided again, by the application: it is suspended until the answer is there. It stands
+    /// before every message, and one that is in doubt already is not begun anew: that would put the decision off.
     pub(super) fn recheck(&mut self, slot: u32, pipe: Box<str>, reason: &'static str) {
         let items = Box::new([self.shared.registry.hash(&pipe)]);
         let Some(open) = self.open_mut(slot) else { return };
@@ -208,6 +207,7 @@ impl Shard {
             place += 1;
         }
         self.list_stalled(slot);
+        self.conclude_refresh(now, slot);
     }
 
     /// Lists the connection once for each ring in which one of its messages waits for room.

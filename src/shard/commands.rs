@@ -176,7 +176,7 @@ impl Shard {
         let mut closed = 0;
         for slot in candidates {
             let State::Open(open) = &self.slots[slot as usize].state else { continue };
-            if open.token_facts().is_some_and(|facts| revocation.tokens.covers(&facts)) {
+            if open.token_facts().is_some_and(|facts| revocation.tokens.covers(&facts, now.unix_ms)) {
                 self.begin_close(now, slot, CloseCode::Revoked, CloseCode::Revoked.reason(), true);
                 closed += 1;
             }

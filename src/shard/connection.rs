@@ -92,8 +92,8 @@ pub(super) struct Open {
     pub ip: IpAddr,
     /// When it was welcomed, Unix milliseconds.
     pub since_ms: u64,
-    /// `iat` of the token in use, Unix seconds; absent counts as 0.
-    pub issued_at_s: i64,
+    /// `iat` of the token in use, or when the webhook was asked, Unix milliseconds; absent counts as 0.
+    pub issued_at_ms: i64,
     pub token_ids: Option<Box<TokenIds>>,
     /// What is revoked for its user.
     #[expect(clippy::box_collection, reason = "eight bytes in every connection for what few ever need")]
@@ -135,6 +135,17 @@ impl TokenIds {
         let (token_id, session) = (decision.token_id.clone(), decision.session.clone());
         (token_id.is_some() || session.is_some()).then(|| Box::new(TokenIds { token_id, session }))
     }
+
+    /// The new ids, each old one where there is no new one.
+    pub fn over(new: Option<Box<TokenIds>>, old: Option<Box<TokenIds>>) -> Option<Box<TokenIds>> {
+        match (new, old) {
+            (Some(new), Some(old)) => Some(Box::new(TokenIds {
+                token_id: new.token_id.or(old.token_id),
+                session: new.session.or(old.session),
+            })),
+            (new, old) => new.or(old),
+        }
+    }
 }
 
 /// Denials of one code within one second, for one audit record (INVARIANTS 33).
@@ -169,7 +180,7 @@ impl Open {
             tenant: identity.tenant.as_deref(),
             token_id: self.token_ids.as_ref().and_then(|ids| ids.token_id.as_deref()),
             session: self.session(),
-            issued_at_s: self.issued_at_s,
+            issued_at_ms: self.issued_at_ms,
         })
     }
 
@@ -182,7 +193,7 @@ impl Open {
     pub fn revocation_of(&self, now_ms: u64, name: &str) -> Option<&Arc<Revocation>> {
         let binds = |one: &&Arc<Revocation>| {
             // A later authorization that grants the pipe itself is not bound (D4).
-            let ended = || one.is_followed_by(self.issued_at_s) && self.explicit.rights(name) != Rights::NONE;
+            let ended = || one.is_followed_by(self.issued_at_ms) && self.explicit.rights(name) != Rights::NONE;
             one.until_ms > now_ms && one.taken.covers(name) && !ended()
         };
         self.revoked.as_ref()?.iter().find(binds)
@@ -195,8 +206,8 @@ impl Open {
             return self.revocation_of(now_ms, grant).is_some();
         }
         let same = |one: &Arc<Revocation>| match &one.taken {
-            Taken::Everything => !one.is_followed_by(self.issued_at_s),
-            Taken::Pipe(text) => **text == *grant && !one.is_followed_by(self.issued_at_s),
+            Taken::Everything => !one.is_followed_by(self.issued_at_ms),
+            Taken::Pipe(text) => **text == *grant && !one.is_followed_by(self.issued_at_ms),
         };
         self.revoked.as_ref().is_some_and(|all| all.iter().any(|one| one.until_ms > now_ms && same(one)))
     }

@@ -151,6 +151,7 @@ impl Shard {
                 }
             }
         }
+        self.suspended.keep((id, &frame), skip, (limit_bytes, when_slow), &mut self.too_slow);
         if delivered > 0 {
             self.turn_bytes += frame.bytes().len();
         }
@@ -158,20 +159,35 @@ impl Shard {
         delivered
     }
 
-    /// Which of the pipe's filters let this event through (RK-4, SR-7), and how many rules failed. What a filter asks of
-    /// the event alone is evaluated once, the rest once for each viewer.
+    /// Which of the pipe's filters let this event through (RK-4, SR-7), and how many rules failed.
     fn passing(&self, local: &LocalPipe, frame: &Frame) -> (Vec<bool>, u64) {
+        self.sieve(local, frame, |lets| {
+            let everybody = lets(None);
+            local.passing(everybody, |wants| lets(Some(wants)))
+        })
+    }
+
+    /// Lets `ask` find out whom this event may be sent to (None: who wants everything that its definition lets everybody
+    /// have), and says how many rules failed. What a filter asks of the event alone is evaluated once, the rest once for
+    /// each viewer.
+    pub(super) fn sieve<R>(
+        &self,
+        local: &LocalPipe,
+        frame: &Frame,
+        ask: impl FnOnce(&mut dyn FnMut(Option<&Wants>) -> bool) -> R,
+    ) -> (R, u64) {
         let event = encode::event_name(frame.bytes());
         let definition =
             local.ruled.definition.and_then(|number| self.settings.config.rules.pipes.get(number as usize));
         let number = definition.and_then(|definition| definition.event(&event));
         let rule = definition.zip(number).and_then(|(definition, number)| definition.events[number].filter.as_ref());
         let named = |wants: &Wants| {
-            wants.names.as_ref().is_none_or(|names| names.iter().any(|name| **name == *event))
+            !wants.suspended
+                && wants.names.as_ref().is_none_or(|names| names.iter().any(|name| **name == *event))
                 && number.is_none_or(|number| wants.denied >> number & 1 == 0)
         };
         let Some(FilterRule { filter, .. }) = rule.map(|rule| &**rule) else {
-            return (local.passing(true, named), 0);
+            return (ask(&mut |wants| wants.is_none_or(named)), 0);
         };
         let seen = if filter.needs_data() {
             value::event(&event, value::parsed(encode::data_of(frame.bytes())))
@@ -195,8 +211,7 @@ impl Shard {
             faults += u64::from(lets.is_err());
             lets.unwrap_or(false)
         };
-        let everybody = judged(None);
-        let passing = local.passing(everybody, |wants| named(wants) && judged(Some(wants)));
-        (passing, faults)
+        let answer = ask(&mut |wants| wants.is_none_or(named) && judged(wants));
+        (answer, faults)
     }
 }

@@ -301,7 +301,7 @@ impl Shard {
         let ping_at_ms = now.ms() + u64::from(self.settings.config.edge.ping_s) * 1_000;
         let mut open = Open {
             explicit,
-            issued_at_s: decision.as_ref().and_then(|decision| decision.issued_at_s).unwrap_or(0),
+            issued_at_ms: decision.as_ref().and_then(|decision| decision.issued_at_ms).unwrap_or(0),
             expires_at_ms: decision.as_ref().and_then(|decision| decision.expires_at_ms).unwrap_or(u64::MAX),
             token_ids: decision.as_ref().and_then(TokenIds::of),
             identity: decision.map(|decision| Box::new(decision.identity)),

@@ -13,7 +13,7 @@
 //! # Reading order
 //! [`input`] (all that can happen) and [`output`] (all that it can ask for) · `connection` (the life of one) ·
 //! `greeting` and `authorizing` (handshake and admission) · `requests` (what a message does: `charging`, `rights`,
-//! `subscribing`, `publishing`, `calling`, `asking`, `awaiting`) · [`grants`] · [`pipes`] · `delivery` · [`call`] ·
+//! `subscribing`, `publishing`, `calling`, `asking`, `awaiting`, `suspended`) · [`grants`] · [`pipes`] · `delivery` · [`call`] ·
 //! [`presence`] and `attendance` · [`outbox`] · `closing` · [`throttle`] and [`rate`] · [`deadlines`].
 
 pub mod admission;
@@ -51,11 +51,13 @@ pub mod revocation;
 mod rights;
 pub mod shared;
 mod subscribing;
+mod suspended;
 pub mod throttle;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use attendance::Attendance;
@@ -71,6 +73,7 @@ use output::Output;
 use people::People;
 use pipes::Pipes;
 use shared::{Settings, Shared};
+use suspended::Suspended;
 
 use crate::bounds::{
     HANDSHAKE_GRACE_MS, HANDSHAKES_PENDING_MAX, WORKER_ASSEMBLY_BYTES_MAX, WORKER_QUEUE_BYTES_MAX, WRITE_BYTES_MAX,
@@ -101,6 +104,7 @@ pub struct Shard {
     /// Connections that could not take one more delivery, to be closed when the fan-out is done.
     too_slow: Vec<u32>,
     pipes: Pipes,
+    suspended: Suspended,
     people: People,
     attendance: Attendance,
     deadlines: Deadlines,
@@ -148,6 +152,7 @@ impl Shard {
             turn_bytes: 0,
             too_slow: Vec::new(),
             pipes,
+            suspended: Suspended::default(),
             people: People::default(),
             attendance: Attendance::default(),
             deadlines: Deadlines::new(now.ms()),
@@ -398,8 +403,12 @@ impl Shard {
 
     /// Queues a message that is not an event. One that finds no room ends the connection as too slow.
     fn send(&mut self, slot: u32, bytes: Vec<u8>) {
+        self.queue(slot, Frame::other(bytes, &self.gatherer.meter));
+    }
+
+    /// Queues a frame for one connection.
+    fn queue(&mut self, slot: u32, frame: Rc<Frame>) {
         let limits = &self.settings.config.limits;
-        let frame = Frame::other(bytes, &self.gatherer.meter);
         let outbox = &mut self.outboxes[slot as usize];
         match outbox.push(frame, limits.queue_bytes as usize, limits.when_slow, &mut self.gatherer) {
             Pushed::Queued => {}
@@ -514,12 +523,17 @@ impl Shard {
         let rules = self.settings.config.rules.clone();
         self.pipes.rule_again(|name| rights::ruled(&rules, name));
         let settings = self.settings.clone();
-        for slot in self.open_slots() {
-            if let Some(rare) = self.open_mut(slot).and_then(|open| open.rare.as_mut()) {
+        let everybody = self.open_slots();
+        for slot in &everybody {
+            if let Some(rare) = self.open_mut(*slot).and_then(|open| open.rare.as_mut()) {
                 rare.limits = rare.limits.take().map(|own| own.again(&settings));
             }
-            self.decide_again(now, slot, "reload");
-            self.wake_at(slot, now.ms());
+            self.decide_again(now, *slot, "reload");
+            self.wake_at(*slot, now.ms());
+        }
+        // Only now: a message that waited is judged by the new rules, and so must be whom it reaches.
+        for slot in everybody {
+            self.run_waiting(now, slot, None);
         }
     }
 

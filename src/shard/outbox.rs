@@ -324,13 +324,22 @@ impl Outbox {
     /// Counts a frame that was left out at this place of the queue, from which it is gone already. Places only grow
     /// until they are told, because whatever is left out is the first event of the queue.
     fn note_lag(&mut self, frame: &Frame, place: usize) {
+        self.lag_of(frame.pipe, place, 1, || encode::pipe_of(frame.bytes()).into());
+    }
+
+    /// Counts events of a pipe (its serial number, its name) that were left out before they came to this queue: told before
+    /// whatever is queued next.
+    pub fn note_left_out(&mut self, pipe: u64, name: &str, events: u32) {
+        self.lag_of(pipe, self.frames.len(), events, || name.into());
+    }
+
+    fn lag_of(&mut self, pipe: u64, place: usize, events: u32, name: impl FnOnce() -> Box<str>) {
         let lags = self.lags.get_or_insert_default();
-        if let Some(lag) = lags.iter_mut().find(|lag| lag.pipe == frame.pipe) {
-            lag.dropped += 1;
+        if let Some(lag) = lags.iter_mut().find(|lag| lag.pipe == pipe) {
+            lag.dropped += events;
             lag.place = place;
         } else {
-            let name = encode::pipe_of(frame.bytes()).into();
-            lags.push(Lag { pipe: frame.pipe, dropped: 1, place, name });
+            lags.push(Lag { pipe, dropped: events, place, name: name() });
         }
     }
 

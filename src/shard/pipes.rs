@@ -81,6 +81,8 @@ pub struct Wants {
     pub denied: u64,
     /// Who looks, where a filter asks for that (SR-7).
     pub viewer: Option<Rc<Viewer>>,
+    /// Nothing for now: its events are kept until it is decided whether it goes on (`suspended`).
+    pub suspended: bool,
 }
 
 /// A subscriber as filters see it. Two with the same text are the same to every filter.
@@ -103,13 +105,14 @@ impl PartialEq for Viewer {
 }
 
 impl Wants {
-    fn is_everything(&self) -> bool {
-        self.names.is_none() && self.denied == 0 && self.viewer.is_none()
+    /// Whether it lets through whatever its definition lets everybody have.
+    pub fn is_everything(&self) -> bool {
+        self.names.is_none() && self.denied == 0 && self.viewer.is_none() && !self.suspended
     }
 
     fn hash(&self, registry: &Registry) -> u64 {
         let names = self.names.as_deref().unwrap_or_default();
-        registry.hash_of(&(names, self.denied, self.viewer.as_ref().map(|viewer| &viewer.text)))
+        registry.hash_of(&(names, self.denied, self.viewer.as_ref().map(|viewer| &viewer.text), self.suspended))
     }
 }
 

@@ -13,7 +13,7 @@ use super::pipes::PipeId;
 use super::rate::Bucket;
 use super::shared::Settings;
 use super::throttle::Paces;
-use crate::auth::decision::Narrowed;
+use crate::auth::decision::{Narrowed, Rights};
 use crate::bounds::{ANSWERS_KEPT_MAX, CALLS_IN_FLIGHT_MAX, HANDED_OVER_MAX, ITEM_BUCKETS_MAX};
 use crate::config::Rate;
 use crate::rules::judge::{Answer, Surface};
@@ -43,8 +43,10 @@ pub(super) struct Rare {
     pub limits: Option<Box<OwnLimits>>,
     /// What the webhook is asked with at a refresh.
     pub origin: Option<Box<Origin>>,
-    /// The refresh under way.
+    /// The refresh that the webhook is asked for.
     pub refreshing: Option<Refreshing>,
+    /// The refresh that is in force, and is answered when all subscriptions are decided again.
+    pub refreshed: Option<Refreshed>,
     answers: VecDeque<Remembered>,
     buckets: AHashMap<(Surface, Box<str>), Bucket>,
 }
@@ -130,6 +132,14 @@ pub(super) struct Refreshing {
     pub again: bool,
 }
 
+/// A refresh that was adopted.
+pub(super) struct Refreshed {
+    /// The JSON token of the message's id.
+    pub id: Option<Box<str>>,
+    /// The grants as the client knew them before.
+    pub before: Vec<(Box<str>, Rights)>,
+}
+
 /// What the handshake brought that the webhook is asked with.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Origin {
@@ -179,6 +189,21 @@ impl Rare {
         let asked: usize = self.waiting.iter().map(|one| one.calls.len()).sum();
         let acting = self.flights.iter().filter(|one| one.awaits_application).count();
         CALLS_IN_FLIGHT_MAX.saturating_sub(asked + acting)
+    }
+
+    /// Messages of the client that wait.
+    pub fn messages_waiting(&self) -> usize {
+        self.waiting.iter().filter(|one| !one.is_decided_again()).count()
+    }
+
+    /// Whether subscriptions are still to be decided again.
+    pub fn is_in_doubt(&self) -> bool {
+        self.waiting.iter().any(Waiting::is_decided_again)
+    }
+
+    /// Whether a refresh has not been answered yet.
+    pub fn is_refreshing(&self) -> bool {
+        self.refreshing.is_some() || self.refreshed.is_some()
     }
 
     /// Whether one more message may be handed to the queues, or to others.

@@ -3,12 +3,14 @@
 //! The identity stays: another user, tenant or organisation ends the connection (GD-2). What the new token no longer
 //! grants is taken away, subscriptions first; what stays granted is not disturbed. Everything is one step.
 
+use ahash::{AHashMap, AHashSet};
+
 use super::Shard;
 use super::connection::{Open, State, TokenIds};
 use super::grants::Explicit;
 use super::input::Now;
 use super::pipes::PipeId;
-use super::rare::OwnLimits;
+use super::rare::{OwnLimits, Refreshed};
 use super::requests::Flow;
 use super::revocation::{Revocation, TokenFacts};
 use super::rights::{About, Denied};
@@ -19,11 +21,14 @@ use crate::protocol::encode;
 use crate::protocol::message::Id;
 use crate::rules::judge::{Question, Surface};
 
+/// What a second refresh is told to wait, milliseconds: how long the application takes is not known.
+const REFRESH_AGAIN_MS: u64 = 1_000;
+
 /// Where a refresh has its decision from.
 #[derive(Clone, Copy)]
 pub(super) enum Source {
-    /// A token of ours, which must not be older than this, Unix seconds.
-    Token { least_issued_at_s: i64 },
+    /// A token of ours, which must not be older than this, Unix milliseconds.
+    Token { least_issued_at_ms: i64 },
     /// The webhook: what it answers is as new as the question.
     Webhook,
 }
@@ -42,6 +47,10 @@ impl Shard {
         let State::Open(open) = &self.slots[slot as usize].state else { return Flow::Closed };
         let webhook = self.settings.config.auth.webhook.is_some();
         let anonymous = open.is_anonymous();
+        if open.rare.as_ref().is_some_and(|rare| rare.is_refreshing()) {
+            self.refuse_second_refresh(now, slot, id);
+            return Flow::Next;
+        }
         match (token, &self.settings.verifier) {
             // C27: an anonymous connection never becomes an authenticated one.
             (Some(_), _) if anonymous => {
@@ -71,11 +80,7 @@ impl Shard {
 
     fn refresh_by_token(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, token: &str) -> Flow {
         let State::Open(open) = &self.slots[slot as usize].state else { return Flow::Closed };
-        if open.rare.as_ref().is_some_and(|rare| rare.refreshing.is_some()) {
-            self.answer_error(now, slot, id, Code::RateLimited, "A refresh is under way: wait for its reply");
-            return Flow::Next;
-        }
-        let issued_at_s = open.issued_at_s;
+        let least_issued_at_ms = open.issued_at_ms;
         let Some(verifier) = &self.settings.verifier else { return Flow::Next };
         let decision = match verifier.verify(token, now.unix_ms) {
             Ok(decision) => decision,
@@ -85,8 +90,7 @@ impl Shard {
                 return Flow::Next;
             }
         };
-        let source = Source::Token { least_issued_at_s: issued_at_s };
-        self.take_over(now, slot, id, decision, source);
+        self.take_over(now, slot, id, decision, Source::Token { least_issued_at_ms });
         if self.open_mut(slot).is_some() { Flow::Next } else { Flow::Closed }
     }
 
@@ -103,27 +107,34 @@ impl Shard {
             self.begin_close(now, slot, CloseCode::Forbidden, reason, true);
         } else if self.shared.revocations.covers(&TokenFacts::of(&decision), now.unix_ms) {
             self.answer_error(now, slot, id, Code::Revoked, "This token was revoked");
-        } else if let Source::Token { least_issued_at_s } = source
-            && decision.issued_at_s.unwrap_or(0) < least_issued_at_s
+        } else if let Source::Token { least_issued_at_ms } = source
+            && decision.issued_at_ms.unwrap_or(0) < least_issued_at_ms
         {
             self.answer_error(now, slot, id, Code::Invalid, "The token is older than the one in use: send a newer one");
         } else {
-            self.adopt(now, slot, id, decision);
+            self.adopt(now, slot, id, decision, source);
         }
     }
 
-    fn adopt(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, mut decision: Decision) {
+    fn adopt(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, mut decision: Decision, source: Source) {
+        let State::Open(open) = &self.slots[slot as usize].state else { return };
+        let before = self.listed(now, open).into_iter().map(|(name, rights)| (name.into(), rights)).collect();
         let explicit = Explicit::new(&decision.grants);
         let revoked = self.revoked_for(now, &decision, &explicit);
         let limits = decision.limits.take().map(|narrowed| OwnLimits::new(&self.settings, narrowed));
         let Some(open) = self.open_mut(slot) else { return };
-        let (added, removed) = difference(&open.explicit, &explicit);
         let renamed = open.identity.as_ref().is_some_and(|identity| identity.name != decision.identity.name);
         open.explicit = explicit;
-        open.issued_at_s = decision.issued_at_s.unwrap_or(0);
+        open.issued_at_ms = decision.issued_at_ms.unwrap_or(0);
         open.expires_at_ms = decision.expires_at_ms.unwrap_or(u64::MAX);
         open.told_expiring = false;
-        open.token_ids = TokenIds::of(&decision);
+        // A webhook that names no session or token does not take the connection out of those that it came with: they can
+        // be revoked still (GD-6).
+        let ids = TokenIds::of(&decision);
+        open.token_ids = match source {
+            Source::Webhook => TokenIds::over(ids, open.token_ids.take()),
+            Source::Token { .. } => ids,
+        };
         open.identity = Some(Box::new(decision.identity));
         open.revoked = revoked;
         if limits.is_some() || open.rare.is_some() {
@@ -133,19 +144,51 @@ impl Shard {
         if renamed {
             self.renamed(slot);
         }
+        // The new expiry may be earlier than what the wheel knows of.
+        self.wake_at(slot, now.ms());
+        let refreshed = Refreshed { id: id.map(|id| id.token().into()), before };
+        match self.open_mut(slot).and_then(|open| open.rare.as_mut()) {
+            Some(rare) if rare.is_in_doubt() => rare.refreshed = Some(refreshed),
+            _ => self.tell_refreshed(now, slot, refreshed),
+        }
+        self.run_waiting(now, slot, None);
+    }
+
+    /// Answers a refresh once all subscriptions are decided: those that end were told of by then (C25).
+    pub(super) fn conclude_refresh(&mut self, now: Now, slot: u32) {
+        let Some(rare) = self.open_mut(slot).and_then(|open| open.rare.as_mut()) else { return };
+        if rare.refreshed.is_some()
+            && !rare.is_in_doubt()
+            && let Some(refreshed) = rare.refreshed.take()
+        {
+            self.tell_refreshed(now, slot, refreshed);
+        }
+    }
+
+    fn tell_refreshed(&mut self, now: Now, slot: u32, Refreshed { id, before }: Refreshed) {
         let State::Open(open) = &self.slots[slot as usize].state else { return };
         let pipes = self.listed(now, open);
+        let (added, removed) = difference(&before, &pipes);
         let changed = !added.is_empty() || !removed.is_empty();
         let told =
             changed.then(|| encode::framed(|out| encode::grants_changed(out, pipes.iter().copied(), &added, &removed)));
+        let id = id.as_deref().and_then(Id::new);
         let reply = id.map(|id| encode::framed(|out| encode::reply_refresh(out, id, pipes, told_expiry(open))));
         told.into_iter().chain(reply).for_each(|frame| self.send(slot, frame));
-        // The new expiry may be earlier than what the wheel knows of.
-        self.wake_at(slot, now.ms());
+    }
+
+    /// One refresh at a time (C2).
+    fn refuse_second_refresh(&mut self, now: Now, slot: u32, id: Option<Id<'_>>) {
+        self.note_denial(now, slot, Code::RateLimited, None);
+        if let Some(id) = id {
+            let (code, text) = (Code::RateLimited, "A refresh is under way: wait for its reply");
+            self.send(slot, encode::framed(|out| encode::reply_error(out, id, code, text, Some(REFRESH_AGAIN_MS))));
+        }
     }
 
     /// Every remembered decision is dropped; subscriptions are decided anew, and end where they are no longer allowed. One
-    /// that the application must be asked about goes on until its answer is there (`awaiting`).
+    /// that the application must be asked about is suspended until its answer is there (`awaiting`). To be followed by
+    /// [`Shard::run_waiting`].
     pub(super) fn decide_again(&mut self, now: Now, slot: u32, reason: &'static str) {
         let Some(open) = self.open_mut(slot) else { return };
         if let Some(rare) = &mut open.rare {
@@ -159,13 +202,12 @@ impl Shard {
             match self.decide_subscription(now, slot, &name) {
                 Decided::Asks(..) => {
                     self.doubt(slot, pipe);
-                    self.narrow_meanwhile(now, slot, (pipe, &name));
+                    self.suspend(slot, pipe);
                     self.recheck(slot, name, reason);
                 }
                 Decided::Settled(decided) => self.settle_subscription(now, slot, (pipe, &name), decided, reason),
             }
         }
-        self.run_waiting(now, slot, None);
     }
 
     /// Decides a live subscription again, or says what the application must be asked before. What is refused without asking
@@ -211,6 +253,7 @@ impl Shard {
         open.grants.set_rights(pipe, Rights::NONE);
         self.note_right(slot, pipe, Surface::Subscribe, lasting);
         self.see_anew(now, slot, (pipe, name));
+        self.release(slot, pipe);
         if self.is_watching(slot, pipe) {
             match self.judge_pipe(now, slot, name, Surface::Presence, About::default()) {
                 Ok(lasting) => self.note_right(slot, pipe, Surface::Presence, lasting),
@@ -227,17 +270,6 @@ impl Shard {
         open.grants.set_rights(pipe, Rights::NONE);
         if watches {
             self.note_right(slot, pipe, Surface::Presence, false);
-        }
-    }
-
-    /// The application is asked whether a live subscription goes on. What needs no answer holds at once (INVARIANTS 11):
-    /// events are sent by what the connection is now, those with a rule of their own not at all (RK-4).
-    fn narrow_meanwhile(&mut self, now: Now, slot: u32, (pipe, name): (PipeId, &str)) {
-        self.see_anew(now, slot, (pipe, name));
-        if self.is_watching(slot, pipe)
-            && let Err(Denied::Refused(_)) = self.judge_pipe(now, slot, name, Surface::Presence, About::default())
-        {
-            self.stop_watching(slot, pipe);
         }
     }
 
@@ -268,7 +300,7 @@ impl Shard {
         let identity = &decision.identity;
         let mut entries = self.shared.revocations.of(identity.tenant.as_deref(), &identity.id, now.unix_ms);
         entries.retain(|one| {
-            let ended = one.ends_by(decision.issued_at_s.unwrap_or(0), |name| explicit.rights(name));
+            let ended = one.ends_by(decision.issued_at_ms.unwrap_or(0), |name| explicit.rights(name));
             // Of a revocation in every tenant this authorization frees its own connection, not the other tenants' (D14).
             if ended && one.person.tenant.as_deref() == identity.tenant.as_deref() {
                 self.outputs.push(super::output::Output::Reauthorized(one.clone()));
@@ -284,12 +316,10 @@ fn told_expiry(open: &Open) -> Option<u64> {
 }
 
 /// Names (with rights) that are new or changed, and names that are gone.
-fn difference(old: &Explicit, new: &Explicit) -> (Vec<Box<str>>, Vec<Box<str>>) {
-    let map = |explicit: &Explicit| -> ahash::AHashMap<Box<str>, Rights> {
-        explicit.iter().map(|(name, rights)| (name.into(), rights)).collect()
-    };
-    let (before, after) = (map(old), map(new));
-    let added = new.iter().filter(|(name, rights)| before.get(*name) != Some(rights));
-    let removed = old.iter().filter(|(name, _)| !after.contains_key(*name));
-    (added.map(|(name, _)| name.into()).collect(), removed.map(|(name, _)| name.into()).collect())
+fn difference(old: &[(Box<str>, Rights)], new: &[(&str, Rights)]) -> (Vec<Box<str>>, Vec<Box<str>>) {
+    let before: AHashMap<&str, Rights> = old.iter().map(|(name, rights)| (&**name, *rights)).collect();
+    let after: AHashSet<&str> = new.iter().map(|(name, _)| *name).collect();
+    let added = new.iter().filter(|(name, rights)| before.get(name) != Some(rights));
+    let removed = old.iter().filter(|(name, _)| !after.contains(&**name));
+    (added.map(|(name, _)| (*name).into()).collect(), removed.map(|(name, _)| name.clone()).collect())
 }

@@ -15,6 +15,9 @@ use super::command::Person;
 use crate::auth::decision::{Decision, Rights};
 use crate::protocol::names::pattern_matches;
 
+/// How far an issue time may lie ahead of our clock and still be believed, milliseconds: clocks differ.
+const ISSUED_AHEAD_MS_MAX: i64 = 300_000;
+
 /// No time limit.
 pub const FOR_EVER: u64 = u64::MAX;
 
@@ -54,17 +57,17 @@ pub struct Revocation {
 
 impl Revocation {
     /// Whether an authorization of this time came after the moment from which one may end this (D4).
-    pub fn is_followed_by(&self, issued_at_s: i64) -> bool {
+    pub fn is_followed_by(&self, issued_at_ms: i64) -> bool {
         let Some(after_ms) = self.until_authorized_after_ms else { return false };
-        u64::try_from(issued_at_s.saturating_mul(1_000)).is_ok_and(|issued_ms| issued_ms > after_ms)
+        u64::try_from(issued_at_ms).is_ok_and(|issued_ms| issued_ms > after_ms)
     }
 
     /// Whether this decision ends it for everybody (D4): it was made later and grants the very pipe. What took more than
     /// one pipe stays until it is restored; it does not bind later authorizations where they grant a pipe.
-    pub fn ends_by(&self, issued_at_s: i64, rights: impl FnOnce(&str) -> Rights) -> bool {
+    pub fn ends_by(&self, issued_at_ms: i64, rights: impl FnOnce(&str) -> Rights) -> bool {
         match &self.taken {
             Taken::Pipe(text) if !text.contains('*') => {
-                self.is_followed_by(issued_at_s) && rights(text) != Rights::NONE
+                self.is_followed_by(issued_at_ms) && rights(text) != Rights::NONE
             }
             Taken::Pipe(_) | Taken::Everything => false,
         }
@@ -139,8 +142,8 @@ pub struct TokenFacts<'a> {
     pub token_id: Option<&'a str>,
     /// `sid`.
     pub session: Option<&'a str>,
-    /// `iat`; absent counts as 0.
-    pub issued_at_s: i64,
+    /// `iat`, or when the webhook was asked, Unix milliseconds; absent counts as 0.
+    pub issued_at_ms: i64,
 }
 
 impl<'a> TokenFacts<'a> {
@@ -151,21 +154,27 @@ impl<'a> TokenFacts<'a> {
             tenant: decision.identity.tenant.as_deref(),
             token_id: decision.token_id.as_deref(),
             session: decision.session.as_deref(),
-            issued_at_s: decision.issued_at_s.unwrap_or(0),
+            issued_at_ms: decision.issued_at_ms.unwrap_or(0),
         }
     }
 }
 
 impl Tokens {
     /// Whether this token is among them.
-    pub fn covers(&self, token: &TokenFacts<'_>) -> bool {
+    ///
+    /// An issue time that has not come says nothing about when a token was issued: dated far ahead it would outlive every
+    /// cut-off to come, so it is old for each that does not lie as far ahead itself.
+    pub fn covers(&self, token: &TokenFacts<'_>, now_ms: u64) -> bool {
         match self {
             Tokens::Token(id) => token.token_id == Some(id),
             Tokens::Session(id) => token.session == Some(id),
             Tokens::IssuedBefore { person, issued_before_s, except_session, except_token } => {
                 let spared = |own: Option<&str>, spared: &Option<Arc<str>>| own.is_some() && own == spared.as_deref();
+                let latest_ms = i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_add(ISSUED_AHEAD_MS_MAX);
+                let cut_off_ms = issued_before_s.saturating_mul(1_000);
+                let dated_ahead = token.issued_at_ms > latest_ms && cut_off_ms <= latest_ms;
                 person.is(token.tenant, token.user)
-                    && token.issued_at_s < *issued_before_s
+                    && (token.issued_at_ms < cut_off_ms || dated_ahead)
                     && !spared(token.session, except_session)
                     && !spared(token.token_id, except_token)
             }
@@ -240,7 +249,11 @@ impl Revocations {
         let by_id = token.token_id.and_then(|id| parts.tokens.get(id));
         let by_session = token.session.and_then(|id| parts.sessions.get(id));
         let by_user = parts.issued_before.get(token.user).into_iter().flatten();
-        by_id.into_iter().chain(by_session).chain(by_user).any(|one| one.until_ms > now_ms && one.tokens.covers(token))
+        by_id
+            .into_iter()
+            .chain(by_session)
+            .chain(by_user)
+            .any(|one| one.until_ms > now_ms && one.tokens.covers(token, now_ms))
     }
 
     /// Puts a revocation of pipes in force; the same (person, pipes) again is replaced (D4).
@@ -525,8 +538,25 @@ mod tests {
         assert_eq!(all, [plain, sparing], "and the one with its own text was replaced");
         assert_eq!(table.count(), 1);
         assert_eq!(table.insert_tokens(cut_off(19, None, FOR_EVER)), [], "an earlier one contains nothing");
-        let facts = |issued_at_s| TokenFacts { user: "ann", issued_at_s, ..TokenFacts::default() };
-        assert!(table.covers(&facts(19), 1) && !table.covers(&facts(20), 1));
+        assert!(table.covers(&issued_at(19_999), 1) && !table.covers(&issued_at(20_000), 1));
+    }
+
+    fn issued_at(issued_at_ms: i64) -> TokenFacts<'static> {
+        TokenFacts { user: "ann", issued_at_ms, ..TokenFacts::default() }
+    }
+
+    // B8, D9: what is dated ahead is old for every cut-off of today, and judged by its date where the cut-off lies ahead too.
+    #[test]
+    fn a_token_that_is_dated_far_ahead_does_not_outlive_a_cut_off() {
+        let now_ms = 1_000_000_000;
+        let (near, far) = (issued_at(1_000_000_000 + 299_000), issued_at(1_000_000_000 + 500_000));
+        let today = table();
+        today.insert_tokens(cut_off(1_000_001, None, FOR_EVER));
+        assert!(!today.covers(&near, now_ms) && today.covers(&far, now_ms));
+        assert!(!today.covers(&far, now_ms + 200_000), "its time has come");
+        let ahead = table();
+        ahead.insert_tokens(cut_off(1_000_450, None, FOR_EVER));
+        assert!(ahead.covers(&near, now_ms) && !ahead.covers(&far, now_ms));
     }
 
     // D6

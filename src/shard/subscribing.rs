@@ -116,6 +116,7 @@ impl Shard {
 
     /// Takes a connection out of a pipe's list, and tells the one that took its place.
     pub(super) fn leave_list(&mut self, slot: u32, pipe: PipeId, position: u32) {
+        self.forget_kept(slot, pipe);
         if let Some(moved) = self.pipes.unsubscribe(pipe, position)
             && moved != slot
             && let Some(open) = self.open_mut(moved)

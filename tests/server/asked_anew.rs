@@ -171,19 +171,18 @@ fn what_is_asked_about_anew_can_end_otherwise() {
     let mut ann = Client::connect(server.address, &member("member"));
     assert_ok(&ann.subscribe("room"));
     application.script(|_| Reply::Held);
-    refresh(&mut ann, &member("member"));
-    application.call(1);
-    // A second refresh asks anew, about the newest identity; the older answer is nobody's.
-    refresh(&mut ann, &member("guest"));
-    application.answer(1, Reply::allow(false));
-    assert_eq!(application.call(2).json()["user"]["role"], "guest");
+    ann.send(json!({"type": "refresh", "token": member("guest"), "id": "r"}));
+    assert_eq!(application.call(1).json()["user"]["role"], "guest");
+    let second = ann.request(json!({"type": "refresh", "token": member("member")}));
+    assert_eq!((&second["code"], second["retry_after_ms"].is_u64()), (&json!("RATE_LIMITED"), true), "{second}");
     assert_eq!(ann.settle(), [] as [Value; 0]);
     ann.send(json!({"type": "unsubscribe", "pipe": "room", "id": "u"}));
     server.api.done("revoke", json!({"user": "ann", "pipe": "room"}));
     ann.expect_system("pipe_revoked", "room");
     assert_eq!(publish(&server, "room", 1), 0);
-    application.answer(2, Reply::allow(true));
+    application.answer(1, Reply::allow(true));
     assert_code(&ann.reply(&json!("u")), "NOT_SUBSCRIBED");
+    assert_ok(&ann.reply(&json!("r")));
     assert_eq!(publish(&server, "room", 2), 0);
     assert_eq!(ann.settle(), [] as [Value; 0]);
 }
@@ -237,21 +236,24 @@ fn events_of_a_subscription_that_is_asked_about_anew() {
     assert_ok(&ann.subscribe("room"));
     assert_eq!((count(&server, "log", 1), count(&server, "own", "admin")), (1, 1));
     application.script(|_| Reply::Held);
-    refresh(&mut ann, &member("member"));
+    ann.send(json!({"type": "refresh", "token": member("member"), "id": "r"}));
     application.call(1);
-    assert_eq!((count(&server, "log", 2), count(&server, "own", "admin"), count(&server, "message", 2)), (0, 0, 1));
+    assert_eq!((count(&server, "log", 2), count(&server, "own", "admin"), count(&server, "message", 2)), (0, 0, 0));
     application.answer(1, Reply::allow(true));
+    assert_ok(&ann.reply(&json!("r")));
     until("it is decided", || count(&server, "own", "member") == 1);
     assert_eq!((count(&server, "log", 3), count(&server, "message", 3)), (0, 1));
     // In another order: the numbers of the events are others now.
     assert!(server.reload(&config(&asking_with_events(&application, &["message", "own", "log"]))));
     application.call(2);
-    assert_eq!((count(&server, "log", 4), count(&server, "message", 4)), (0, 1));
+    assert_eq!((count(&server, "log", 4), count(&server, "message", 4)), (0, 0));
     application.answer(2, Reply::allow(true));
     until("it is decided", || count(&server, "own", "member") == 1);
     assert_eq!((count(&server, "log", 5), count(&server, "message", 5)), (0, 1));
     let heard = ann.settle();
     let logs = heard.iter().filter(|one| one["event"] == "log").count();
+    let messages: Vec<&Value> = heard.iter().filter(|one| one["event"] == "message").map(|one| &one["data"]).collect();
+    assert_eq!(messages, [2, 3, 4, 5], "what came while it was asked is not lost");
     assert_eq!((logs, heard.iter().any(|one| one["type"] == "system")), (1, false), "{heard:?}");
 }
 

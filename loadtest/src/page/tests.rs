@@ -35,7 +35,8 @@ fn page() -> Page {
         Report::new([1, 2, 3].map(round).concat())
     };
     let sections = ROWS.iter().map(|row| Section { row: *row, report: report() }).collect();
-    let phase = |p50_us| Phase { latency: latency(p50_us), seen_p99_us: None, late_p99_us: Some(1.0), cpu_share: Some(0.5) };
+    let phase =
+        |p50_us| Phase { latency: latency(p50_us), seen_p99_us: None, late_p99_us: Some(1.0), cpu_share: Some(0.5) };
     let outcome = Outcome {
         name: "slow".to_owned(),
         says: "some <do not> read".to_owned(),

@@ -24,7 +24,7 @@ fn a_full_token_is_read_whole() {
     assert_eq!(identity.features.iter().map(|feature| &**feature).collect::<Vec<_>>(), ["chat", "x y"]);
     assert_eq!(identity.info.as_deref(), Some(r#"{"n":12345678901234567890123, "s":"\ud83d\ude00"}"#));
     assert_eq!((decision.session.as_deref(), decision.token_id.as_deref()), (Some("s-1"), Some("t-1")));
-    assert_eq!((decision.issued_at_s, decision.expires_at_ms), (Some(1_600_000_000), Some(NOW_MS + 60_000)));
+    assert_eq!((decision.issued_at_ms, decision.expires_at_ms), (Some(1_600_000_000_000), Some(NOW_MS + 60_000)));
     let all = Rights::SUBSCRIBE.union(Rights::PUBLISH).union(Rights::PRESENCE);
     let grants: Vec<(&str, Rights)> = decision.grants.iter().map(|grant| (&*grant.pipe, grant.rights)).collect();
     // In their order; a right that is not `true` is not granted (A1).

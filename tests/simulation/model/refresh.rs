@@ -52,12 +52,16 @@ impl Model {
 
     /// B25
     pub fn listed(&self, client: Client) -> String {
-        let kept = self.connections[client].grants.iter().filter(|grant| !self.hides(client, &grant.name));
-        let listed = kept.map(|grant| {
-            let Grant { name, subscribe, publish } = grant;
+        let listed = self.shown(client).into_iter().map(|grant| {
+            let Grant { name, subscribe, publish } = &grant;
             format!(r#"{}:{{"subscribe":{subscribe},"publish":{publish},"presence":false}}"#, quote(name))
         });
         listed.collect::<Vec<_>>().join(",")
+    }
+
+    /// The grants that a client is told of (B25).
+    fn shown(&self, client: Client) -> Vec<Grant> {
+        self.connections[client].grants.iter().filter(|grant| !self.hides(client, &grant.name)).cloned().collect()
     }
 
     pub fn refresh(&mut self, now: Now, client: Client, id: Option<&str>, pass: Pass) {
@@ -85,7 +89,7 @@ impl Model {
     }
 
     fn adopt(&mut self, client: Client, id: Option<&str>, pass: Pass) {
-        let old = self.connections[client].grants.clone();
+        let old = self.shown(client);
         self.install(client, pass);
         let names: Vec<String> = self.connections[client].subscriptions.keys().cloned().collect();
         let mut told = Vec::new();
@@ -98,7 +102,7 @@ impl Model {
         *self.told.entry("unsubscribed").or_default() += told.len() as u64;
         *self.told.entry("refreshed").or_default() += 1;
         self.say_in_any_order(client, told);
-        let new = &self.connections[client].grants;
+        let new = self.shown(client);
         let names =
             |names: Vec<&Grant>| names.into_iter().map(|grant| quote(&grant.name)).collect::<Vec<_>>().join(",");
         let added = names(new.iter().filter(|grant| !old.contains(grant)).collect());
