@@ -359,3 +359,43 @@ fn too_many_are_refused() {
     }
     assert_forbidden(&ann.subscribe("room"));
 }
+
+// B25, C25: `grants_changed` is what changed of what the client was told, and revoked grants are not told.
+#[test]
+fn grants_changed_is_about_the_grants_that_are_told() {
+    let server = server("");
+    let issued = |ago_s: u64, pipes: &[&str]| {
+        let pipes: serde_json::Map<_, _> = pipes.iter().map(|pipe| ((*pipe).to_owned(), rights("sub"))).collect();
+        sign(&json!({"sub": "ann", "iat": unix_s() - ago_s, "pipes": pipes}).to_string())
+    };
+    let mut ann = Client::connect(server.address, &issued(30, &["a", "b"]));
+    server.api.done("revoke", json!({"user": "ann", "pipe": "a", "until": "reauthorized"}));
+    server.api.done("revoke", json!({"user": "ann", "pipe": "n"}));
+    ann.settle();
+    // A revoked one goes, another comes: nothing of it is seen.
+    let reply = refresh(&mut ann, &issued(20, &["b", "n"]));
+    assert_eq!(reply["pipes"], json!({"b": rights("sub")}), "{reply}");
+    assert_eq!(ann.settle(), [] as [Value; 0]);
+    // One that this refresh gives back is new.
+    let now = sign(&json!({"sub": "ann", "iat": unix_s() + 5, "pipes": {"a": rights("sub")}}).to_string());
+    assert_ok(&refresh(&mut ann, &now));
+    let told = ann.settle();
+    let changed = told.iter().find(|one| one["event"] == "grants_changed").expect("a change");
+    assert_eq!((&changed["added"], &changed["removed"]), (&json!(["a"]), &json!(["b"])), "{told:?}");
+}
+
+// C21, B8: ahead of the clock or not, down to the fraction: an older token brings nothing back.
+#[test]
+fn issue_times_are_compared_as_they_are() {
+    let server = server("");
+    let now_s = unix_s() as f64;
+    let issued = |ahead_s: f64| sign(&json!({"sub": "ann", "iat": now_s + ahead_s}).to_string());
+    let older = |first: f64, second: f64| {
+        let mut ann = Client::connect(server.address, &issued(first));
+        refresh(&mut ann, &issued(second))
+    };
+    assert_code(&older(400.0, 5.0), "INVALID");
+    assert_code(&older(-9.1, -9.9), "INVALID");
+    assert_ok(&older(0.0, 400.0));
+    assert_ok(&older(-9.9, -9.1));
+}

@@ -1,8 +1,6 @@
 //! Refresh by the webhook: asked again for who is connected; grants follow, nobody becomes anybody else, and what was
 //! asked before a revocation brings nothing back.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -467,4 +465,18 @@ fn refreshes_and_revocations_at_once() {
         assert_ok(&client.subscribe("room"));
     }
     assert!(application.heard().len() > 10);
+}
+
+// GD-6: nobody leaves a session by a refresh that names none.
+#[test]
+fn an_answer_without_a_session_leaves_the_one_of_the_handshake() {
+    let application =
+        Application::start(|_| Reply::json(json!({"user": ann(), "session": "s1", "token_id": "t1", "pipes": room()})));
+    let server = server(&application, "", "");
+    let mut client = Client::with(server.address, &Request::upgrade());
+    application.script(|_| Reply::json(json!({"user": ann(), "token_id": "t2", "pipes": room()})));
+    assert_ok(&refresh(&mut client));
+    assert_eq!(server.api.done("revoke_tokens", json!({"token": "t1"}))["connections"], 0, "it has a newer one");
+    assert_eq!(server.api.done("revoke_tokens", json!({"session": "s1"}))["connections"], 1);
+    client.expect_close(4402);
 }
