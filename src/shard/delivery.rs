@@ -15,6 +15,7 @@ use super::input::Now;
 use super::outbox::{Frame, Pushed};
 use super::pipes::{LocalPipe, PipeId, Viewer, Wants};
 use super::presence::Room;
+use super::turns::MANY;
 use crate::bounds::RING_ENTRIES_PER_TURN;
 use crate::mesh::registry::Pipe;
 use crate::protocol::encode;
@@ -116,6 +117,7 @@ impl Shard {
         let passing = passing.map(|(passing, _)| passing);
         let passing = passing.as_deref();
         let Some(local) = self.pipes.get(id) else { return 0 };
+        let many = local.subscribers.len() >= MANY;
         let mut delivered = 0u64;
         for subscriber in &local.subscribers {
             if skip == Some(subscriber.slot) {
@@ -143,7 +145,7 @@ impl Shard {
             if !outbox.is_sending() {
                 if !outbox.dirty {
                     outbox.dirty = true;
-                    self.dirty.push_back(subscriber.slot);
+                    if many { self.turns.add_to_many(subscriber.slot) } else { self.turns.add(subscriber.slot) }
                 }
                 if !outbox.pressed && outbox.queued_bytes() >= pressed_bytes {
                     outbox.pressed = true;

@@ -5,16 +5,15 @@
 //!
 //! # Call order
 //! For each thing that happened: [`Shard::accept`] for a new socket, [`Shard::handle`] for everything else. Then perform
-//! every [`Output`] of [`Shard::take_outputs`], then start writes: [`Shard::next_write`] until it answers nothing (or
-//! the slice is over), and report each with [`Input::Sent`] when the kernel is done with it. [`Shard::deadline_ms`]
-//! says when to come back with [`Input::Time`]. Before sleeping, hand what was pushed to other workers over with
-//! [`Shard::publish`].
+//! every [`Output`] of [`Shard::take_outputs`], then start writes: [`Shard::next_write`] until it answers nothing, and
+//! report each with [`Input::Sent`] when the kernel is done with it. [`Shard::deadline_ms`] says when to come back with
+//! [`Input::Time`]. Before sleeping, hand what was pushed to other workers over with [`Shard::publish`].
 //!
 //! # Reading order
 //! [`input`] (all that can happen) and [`output`] (all that it can ask for) · `connection` (the life of one) ·
 //! `greeting` and `authorizing` (handshake and admission) · `requests` (what a message does: `charging`, `rights`,
 //! `subscribing`, `publishing`, `calling`, `asking`, `awaiting`, `suspended`) · [`grants`] · [`pipes`] · `delivery` · [`call`] ·
-//! [`presence`] and `attendance` · [`outbox`] · `closing` · [`throttle`] and [`rate`] · [`deadlines`].
+//! [`presence`] and `attendance` · [`outbox`] and `turns` · `closing` · [`throttle`] and [`rate`] · [`deadlines`].
 
 pub mod admission;
 mod asking;
@@ -53,6 +52,7 @@ pub mod shared;
 mod subscribing;
 mod suspended;
 pub mod throttle;
+mod turns;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -74,6 +74,7 @@ use people::People;
 use pipes::Pipes;
 use shared::{Settings, Shared};
 use suspended::Suspended;
+use turns::Turns;
 
 use crate::bounds::{
     HANDSHAKE_GRACE_MS, HANDSHAKES_PENDING_MAX, WORKER_ASSEMBLY_BYTES_MAX, WORKER_QUEUE_BYTES_MAX, WRITE_BYTES_MAX,
@@ -95,8 +96,8 @@ pub struct Shard {
     outboxes: Vec<Outbox>,
     free: Vec<u32>,
     gatherer: Gatherer,
-    /// Connections with something to write, in the order in which that began.
-    dirty: VecDeque<u32>,
+    /// Connections with something to write.
+    turns: Turns,
     /// Connections with much waiting that were not yet given a write.
     pressed: usize,
     /// Bytes of events delivered in this turn, each counted once.
@@ -147,7 +148,7 @@ impl Shard {
             outboxes: Vec::new(),
             free: Vec::new(),
             gatherer: Gatherer::default(),
-            dirty: VecDeque::new(),
+            turns: Turns::default(),
             pressed: 0,
             turn_bytes: 0,
             too_slow: Vec::new(),
@@ -240,9 +241,10 @@ impl Shard {
         into.append(&mut self.outputs);
     }
 
-    /// The next write to start. None: nothing more waits, or everything that waits has a write under way.
+    /// The next write to start. None: nothing more waits, everything that waits has a write under way, or the slice is over
+    /// (at most [`crate::bounds::WRITES_PER_SLICE`]): then what has come meanwhile is to be heard before the next one.
     pub fn next_write(&mut self) -> Option<(Handle, Chunk)> {
-        while let Some(slot) = self.dirty.pop_front() {
+        while let Some(slot) = self.turns.next() {
             let outbox = &mut self.outboxes[slot as usize];
             outbox.dirty = false;
             if std::mem::take(&mut outbox.pressed) {
@@ -251,20 +253,22 @@ impl Shard {
             if let Some(chunk) = outbox.gather(&mut self.gatherer) {
                 self.counters.writes += 1;
                 self.counters.bytes_out += chunk.as_ref().len() as u64;
-                if self.dirty.is_empty() {
+                if self.turns.is_empty() {
                     // The slice may end here; an idle worker holds no run.
                     self.gatherer.end_round();
                 }
                 return Some((self.handle_of(slot), chunk));
             }
         }
-        self.gatherer.end_round();
+        if self.turns.is_empty() {
+            self.gatherer.end_round();
+        }
         None
     }
 
     /// Whether a write waits to be started.
     pub fn has_writes(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.turns.is_empty()
     }
 
     /// Whether to start writes, and to hear what became of the last ones, before taking in more: somebody has much waiting
@@ -422,7 +426,7 @@ impl Shard {
         let outbox = &mut self.outboxes[slot as usize];
         if !outbox.dirty && !outbox.is_sending() {
             outbox.dirty = true;
-            self.dirty.push_back(slot);
+            self.turns.add(slot);
         }
     }
 
@@ -432,8 +436,12 @@ impl Shard {
             self.drop_connection(slot, false);
             return;
         }
-        if self.outboxes[slot as usize].has_more() {
-            self.mark_dirty(slot);
+        let outbox = &mut self.outboxes[slot as usize];
+        if outbox.has_more() {
+            if !outbox.dirty {
+                outbox.dirty = true;
+                self.turns.add_to_many(slot);
+            }
         } else {
             self.advance_closing(slot);
         }

@@ -31,7 +31,7 @@ use callers::Callers;
 use engine::{Backend, BufferSizes, Engine, Event, Key, StableBytes};
 use monoio::net::TcpStream;
 
-use crate::bounds::{RING_ENTRIES_PER_TURN, RING_TURNS_PER_TICK, SWEEP_MS, WRITES_PER_SLICE};
+use crate::bounds::{RING_ENTRIES_PER_TURN, RING_TURNS_PER_TICK, SWEEP_MS};
 use crate::mesh::port::Port;
 use crate::shard::call::Call;
 use crate::shard::connection::Handle;
@@ -48,14 +48,15 @@ unsafe impl StableBytes for Chunk {}
 
 /// Events of sockets taken before anything else is looked at again.
 const EVENTS_PER_TICK: usize = 512;
-/// Handshakes answered in one tick: some 60 µs. The rest waits, so that nobody's messages wait for all of them.
-const GREETINGS_PER_TICK: usize = 4;
+/// What new sockets, handshakes and connections that have gone may take in one tick, in nanoseconds; each is some 5 to 15 µs
+/// of work, most of it the kernel's. The rest waits for its turn: nobody's messages wait for a storm of reconnects.
+const NEWCOMERS_NS: u64 = 60_000;
+/// The same while writes wait to be started.
+const NEWCOMERS_AMONG_WRITES_NS: u64 = 30_000;
+/// Handshakes of a tick whose bytes are not copied first.
+const GREETINGS_AT_ONCE: usize = 2;
 /// Handshakes that wait for their turn. With more, nobody is accepted.
 const CALLERS_MAX: usize = 1_024;
-/// Connections let go in one tick whose socket has ended, for the same reason.
-const ENDINGS_PER_TICK: usize = 16;
-/// Sockets accepted before anything else is looked at again.
-const ACCEPTS_PER_TICK: usize = 128;
 /// After the drain's time: how long late closings may take, in milliseconds.
 const DRAIN_SLACK_MS: u64 = 2_000;
 /// Busy ticks between two looks at the listeners, where nothing told that there is somebody.
@@ -197,9 +198,6 @@ impl Worker {
         self.shared.worker_ready();
         while !self.is_over() {
             self.tick()?;
-            if self.knocked.get() {
-                self.accept();
-            }
             if !self.knocked.get() {
                 answered.notify();
             }
@@ -221,10 +219,6 @@ impl Worker {
 
     fn tick(&mut self) -> io::Result<()> {
         self.ticks_since_accept += 1;
-        if self.ticks_since_accept >= TICKS_PER_ACCEPT {
-            self.accept();
-        }
-        self.adopt();
         let now = self.clock.now();
         let mut greetings = 0;
         for _ in 0..EVENTS_PER_TICK {
@@ -239,19 +233,7 @@ impl Worker {
                 Event::Bell => {}
             }
         }
-        while greetings < GREETINGS_PER_TICK
-            && let Some((connection, mut bytes)) = self.callers.next()
-        {
-            greetings += 1;
-            self.shard.handle(now, Input::Received { connection, bytes: &mut bytes });
-        }
-        for _ in 0..ENDINGS_PER_TICK {
-            let Some(connection) = self.ended.pop_front() else { break };
-            if let Some(mut bytes) = self.callers.take(connection) {
-                self.shard.handle(now, Input::Received { connection, bytes: &mut bytes });
-            }
-            self.shard.handle(now, Input::Ended { connection });
-        }
+        self.newcomers(now);
         for _ in 0..RING_TURNS_PER_TICK {
             let taken = self.shard.port().counters().taken;
             self.shard.handle(now, Input::Rings);
@@ -275,7 +257,7 @@ impl Worker {
     /// Bytes of a connection; a handshake waits for its turn if enough were answered in this tick.
     fn received(&mut self, now: Now, connection: Handle, bytes: &mut [u8], greetings: &mut usize) {
         if self.shard.is_greeting(connection) {
-            let waits = *greetings >= GREETINGS_PER_TICK || self.callers.has(connection);
+            let waits = *greetings >= GREETINGS_AT_ONCE || self.callers.has(connection);
             if waits && self.callers.add(connection, bytes) {
                 self.shard.keep_greeting(connection);
                 return;
@@ -286,6 +268,35 @@ impl Worker {
             }
         }
         self.shard.handle(now, Input::Received { connection, bytes });
+    }
+
+    /// Whoever comes, introduces itself or has gone: one of each in turns, for as long as they may take.
+    fn newcomers(&mut self, now: Now) {
+        let most_ns = if self.shard.has_writes() { NEWCOMERS_AMONG_WRITES_NS } else { NEWCOMERS_NS };
+        let until_ns = self.clock.now().mono_ns + most_ns;
+        loop {
+            let [ended, greeted, accepted] = [self.let_one_go(now), self.greet_one(now), self.accept_one()];
+            if !(ended || greeted || accepted) || self.clock.now().mono_ns >= until_ns {
+                return;
+            }
+        }
+    }
+
+    /// The next handshake that waits for its turn.
+    fn greet_one(&mut self, now: Now) -> bool {
+        let Some((connection, mut bytes)) = self.callers.next() else { return false };
+        self.shard.handle(now, Input::Received { connection, bytes: &mut bytes });
+        true
+    }
+
+    /// The next connection whose socket has ended.
+    fn let_one_go(&mut self, now: Now) -> bool {
+        let Some(connection) = self.ended.pop_front() else { return false };
+        if let Some(mut bytes) = self.callers.take(connection) {
+            self.shard.handle(now, Input::Received { connection, bytes: &mut bytes });
+        }
+        self.shard.handle(now, Input::Ended { connection });
+        true
     }
 
     fn has_work(&mut self) -> bool {
@@ -369,8 +380,7 @@ impl Worker {
 
     /// Starts a slice of the writes that wait.
     fn write(&mut self) {
-        for _ in 0..WRITES_PER_SLICE {
-            let Some((handle, chunk)) = self.shard.next_write() else { break };
+        while let Some((handle, chunk)) = self.shard.next_write() {
             match self.keys.get(handle.slot as usize) {
                 Some(Some(key)) => self.engine.send(*key, chunk),
                 _ => {
@@ -381,35 +391,33 @@ impl Worker {
         }
     }
 
-    /// Takes everybody who waits at the listeners; places them on the worker that has least.
-    fn accept(&mut self) {
-        self.ticks_since_accept = 0;
-        if self.callers.waiting() >= CALLERS_MAX {
-            // They wait better in the kernel's line than here.
-            self.knocked.set(true);
-            return;
-        }
-        self.knocked.set(false);
-        for _ in 0..ACCEPTS_PER_TICK {
-            let Some((socket, peer)) = self.listeners.accept() else { return };
-            let worker = self.shard.port().worker();
-            match self.handoffs.better_place(worker, &self.shared.loads) {
-                Some(other) => {
-                    self.handoffs.give(other, socket, peer);
-                    self.shard.port().ring(other);
-                }
-                None => self.open(socket, peer),
-            }
-        }
-        self.knocked.set(true);
-    }
-
-    /// Takes the sockets that others handed over.
-    fn adopt(&mut self) {
+    /// Takes the next socket that another worker handed over, or that waits at the listeners; places it on the worker that
+    /// has least.
+    fn accept_one(&mut self) -> bool {
         let worker = self.shard.port().worker();
-        while let Some((socket, peer)) = self.handoffs.take(worker) {
+        if let Some((socket, peer)) = self.handoffs.take(worker) {
             self.open(socket, peer);
+            return true;
         }
+        let looks = self.knocked.get() || self.ticks_since_accept >= TICKS_PER_ACCEPT;
+        // With many at their handshake they wait better in the kernel's line than here.
+        if !looks || self.callers.waiting() >= CALLERS_MAX {
+            return false;
+        }
+        self.ticks_since_accept = 0;
+        let Some((socket, peer)) = self.listeners.accept() else {
+            self.knocked.set(false);
+            return false;
+        };
+        self.knocked.set(true);
+        match self.handoffs.better_place(worker, &self.shared.loads) {
+            Some(other) => {
+                self.handoffs.give(other, socket, peer);
+                self.shard.port().ring(other);
+            }
+            None => self.open(socket, peer),
+        }
+        true
     }
 
     fn open(&mut self, socket: OwnedFd, peer: std::net::SocketAddr) {
