@@ -39,7 +39,10 @@ pub(super) fn call(checker: &mut Checker<'_>, call: &CallExpr) -> Result<Typed, 
         ("_/_", None, [left, right]) => arithmetic(checker, Arithmetic::Divide, left, right),
         ("_%_", None, [left, right]) => arithmetic(checker, Arithmetic::Remainder, left, right),
         ("-_", None, [one]) => match checker.expression(one)? {
-            (node, kind @ (Type::Int | Type::Double | Type::Dynamic)) => Ok((Node::Negate(Box::new(node)), kind)),
+            (node, Type::Double) => Ok((Node::Negate(Box::new(node)), Type::Double)),
+            (node, kind) if kind.is_number() || kind == Type::Dynamic => {
+                Ok((Node::Negate(Box::new(node)), Type::Number))
+            }
             (_, kind) => Err(format!("`-` needs a number, not {}", kind.kind())),
         },
         ("@in", None, [one, many]) => membership(checker, one, many),
@@ -115,7 +118,7 @@ fn equality(checker: &mut Checker<'_>, how: Comparison, left: &IdedExpr, right: 
 
 fn order(checker: &mut Checker<'_>, how: Comparison, left: &IdedExpr, right: &IdedExpr) -> Result<Typed, String> {
     let (nodes, one, other) = pair(checker, left, right)?;
-    let orderly = |kind: &Type| kind.is_number() || matches!(kind, Type::String | Type::Bool);
+    let orderly = |kind: &Type| kind.is_number() || matches!(kind, Type::Dynamic | Type::String | Type::Bool);
     if orderly(&one) && orderly(&other) && one.may_equal(&other) {
         return Ok((Node::Compare(how, nodes), Type::Bool));
     }
@@ -130,25 +133,33 @@ fn order(checker: &mut Checker<'_>, how: Comparison, left: &IdedExpr, right: &Id
 
 fn arithmetic(checker: &mut Checker<'_>, how: Arithmetic, left: &IdedExpr, right: &IdedExpr) -> Result<Typed, String> {
     let (nodes, one, other) = pair(checker, left, right)?;
-    let fits = |kind: &Type| match kind {
-        Type::Dynamic | Type::Int | Type::Uint => true,
-        Type::Double => how != Arithmetic::Remainder,
-        Type::String | Type::List(_) => how == Arithmetic::Add,
-        _ => false,
-    };
-    let kind = match (&one, &other) {
-        (Type::List(one), Type::List(other)) => Some(Type::List(Box::new((**one).clone().join((**other).clone())))),
-        (one, other) if one == other => Some(one.clone()),
-        (Type::Dynamic, _) | (_, Type::Dynamic) => Some(Type::Dynamic),
-        _ => None,
-    };
-    match kind {
-        Some(kind) if fits(&one) && fits(&other) => Ok((Node::Arithmetic(how, nodes), kind)),
-        _ => {
+    match result(how, &one, &other) {
+        Some(kind) => Ok((Node::Arithmetic(how, nodes), kind)),
+        None => {
             let numbers = one.is_number() && other.is_number();
-            let instead = if numbers { "; write double(…) or int(…) around one of them" } else { "" };
+            let instead = if numbers { "; write int(…) around what is a double" } else { "" };
             Err(format!("`{}` does not take {} and {}{instead}", operators::symbol(how), one.kind(), other.kind()))
         }
+    }
+}
+
+/// What arithmetic yields. None: it could only fail.
+fn result(how: Arithmetic, one: &Type, other: &Type) -> Option<Type> {
+    let open = |kind: &Type| *kind == Type::Dynamic;
+    let with_double = [one, other].contains(&&Type::Double);
+    match (one, other) {
+        (one, other) if open(one) && open(other) => Some(Type::Dynamic),
+        (one, other) if [one, other].iter().all(|kind| open(kind) || kind.is_number()) => match how {
+            Arithmetic::Remainder if with_double => None,
+            _ if with_double => Some(Type::Double),
+            _ => Some(Type::Number),
+        },
+        _ if how != Arithmetic::Add => None,
+        (Type::List(one), Type::List(other)) => Some(Type::List(Box::new((**one).clone().join((**other).clone())))),
+        (Type::List(_), other) if open(other) => Some(Type::List(Box::new(Type::Dynamic))),
+        (one, Type::List(_)) if open(one) => Some(Type::List(Box::new(Type::Dynamic))),
+        (one, other) if [one, other].iter().all(|kind| open(kind) || **kind == Type::String) => Some(Type::String),
+        _ => None,
     }
 }
 
@@ -191,9 +202,9 @@ fn index(checker: &mut Checker<'_>, of: &IdedExpr, at: &IdedExpr) -> Result<Type
                 format!("a field of `{}` is named in quotes or after a dot, so that it can be checked", record.name());
             return Err(checker.at(&piece, &sentence));
         }
-        (Type::List(element), Type::Int | Type::Dynamic) => (**element).clone(),
+        (Type::List(element), by) if by.is_number() || *by == Type::Dynamic => (**element).clone(),
         (Type::Map, Type::String | Type::Dynamic) => Type::Dynamic,
-        (Type::Dynamic, Type::String | Type::Int | Type::Dynamic) => Type::Dynamic,
+        (Type::Dynamic, by) if by.is_number() || matches!(by, Type::String | Type::Dynamic) => Type::Dynamic,
         _ => return Err(checker.at(&piece, &format!("`{piece}[…]`: {} is not indexed by {}", kind.kind(), by.kind()))),
     };
     Ok((Node::Index(Box::new([of, at])), element))
@@ -256,7 +267,7 @@ fn matches(checker: &mut Checker<'_>, text: &IdedExpr, pattern: &IdedExpr) -> Re
 fn convert(checker: &mut Checker<'_>, to: Conversion, one: &IdedExpr, kind: Type) -> Result<Typed, String> {
     let piece = spell(one);
     match checker.expression(one)? {
-        (node, Type::Dynamic | Type::Int | Type::Uint | Type::Double | Type::String) => {
+        (node, found) if found.is_number() || matches!(found, Type::Dynamic | Type::String) => {
             Ok((Node::Convert(to, Box::new(node)), kind))
         }
         (node, Type::Bool) if to == Conversion::String => Ok((Node::Convert(to, Box::new(node)), kind)),

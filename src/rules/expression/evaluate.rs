@@ -192,16 +192,13 @@ impl<'v> Machine<'v> {
     fn index(&mut self, pair: &'v [Node; 2]) -> Result<Item<'v>, Fault> {
         let (of, at) = (self.evaluate(&pair[0])?, self.evaluate(&pair[1])?);
         match (of, at.view()) {
-            (Item::Borrowed(Value::List(list)), View::Int(at)) => {
-                element(list, at).map(Item::Borrowed).ok_or(Fault::Range)
-            }
-            (Item::Owned(Value::List(list)), View::Int(at)) => {
-                element(&list, at).cloned().map(Item::Owned).ok_or(Fault::Range)
-            }
+            (Item::Borrowed(Value::List(list)), at) => list.get(operators::place(at)?).map(Item::Borrowed),
+            (Item::Owned(Value::List(list)), at) => list.get(operators::place(at)?).cloned().map(Item::Owned),
             // The name may be a client's: it does not go into the fault.
-            (map, View::String(name)) => map.field(name)?.ok_or_else(|| Fault::Absent("[…]".into())),
-            (of, at) => Err(Fault::Pair { operator: "[]", left: of.view().kind(), right: at.kind() }),
+            (map, View::String(name)) => return map.field(name)?.ok_or_else(|| Fault::Absent("[…]".into())),
+            (of, at) => return Err(Fault::Pair { operator: "[]", left: of.view().kind(), right: at.kind() }),
         }
+        .ok_or(Fault::Range)
     }
 
     /// The elements that a macro goes through.
@@ -309,8 +306,4 @@ impl<'v> Machine<'v> {
         };
         user.get(name).is_some_and(|own| params.get(name).is_none_or(|captured| captured == own))
     }
-}
-
-fn element(list: &[Value], at: i64) -> Option<&Value> {
-    list.get(usize::try_from(at).ok()?)
 }

@@ -1,5 +1,7 @@
-//! Operators and functions on values, as cel-spec defines them: numbers compare by their value across types, arithmetic
-//! stays within one type, and integers that leave 64 bits are a fault. Nothing here panics.
+//! Operators and functions on values, as cel-spec defines them, with one exception: arithmetic too goes across types, as
+//! comparisons do. How a client or the application spells a number (`6`, `6.5`, `99999999999999999999`) must not make a
+//! rule fail (F21). So integers are calculated with exactly, and a result that 64 bits do not hold, or one with a double
+//! in it, is a double. Nothing here panics.
 
 use std::cmp::Ordering;
 
@@ -185,38 +187,50 @@ fn integer_to_double(integer: i128, double: f64) -> Option<Ordering> {
 
 pub(super) fn negate(view: View<'_>) -> Result<Value, Fault> {
     match view {
-        View::Int(value) => value.checked_neg().map(Value::Int).ok_or(Fault::Overflow),
         View::Double(value) => Ok(Value::Double(-value)),
-        other => Err(Fault::Kind { wanted: "a number", found: other.kind() }),
+        other => match integer(other) {
+            Some(value) => Ok(whole(-value)),
+            None => Err(Fault::Kind { wanted: "a number", found: other.kind() }),
+        },
+    }
+}
+
+/// An integer as the narrowest type that holds it: JSON has one kind of them.
+fn whole(value: i128) -> Value {
+    if let Ok(value) = i64::try_from(value) {
+        return Value::Int(value);
+    }
+    u64::try_from(value).map_or(Value::Double(value as f64), Value::Uint)
+}
+
+/// Where in a list; one that no list has is the last of all.
+pub(super) fn place(view: View<'_>) -> Result<usize, Fault> {
+    let at = match view {
+        // `1.0` is another spelling of 1.
+        View::Double(at) if at.fract() == 0.0 => Some(at as i128),
+        other => integer(other),
+    };
+    let at = at.ok_or(Fault::Pair { operator: "[]", left: "a list", right: view.kind() })?;
+    Ok(usize::try_from(at).unwrap_or(usize::MAX))
+}
+
+fn double(view: View<'_>) -> Option<f64> {
+    match view {
+        View::Double(value) => Some(value),
+        other => integer(other).map(|value| value as f64),
     }
 }
 
 pub(super) fn arithmetic(how: Arithmetic, left: View<'_>, right: View<'_>, steps: &mut u32) -> Result<Value, Fault> {
-    let divides = matches!(how, Arithmetic::Divide | Arithmetic::Remainder);
+    if let (Some(left), Some(right)) = (integer(left), integer(right)) {
+        return integers(how, left, right);
+    }
+    if let (Some(left), Some(right)) = (double(left), double(right))
+        && how != Arithmetic::Remainder
+    {
+        return Ok(Value::Double(doubles(how, left, right)));
+    }
     match (left, right) {
-        (View::Int(_), View::Int(0)) | (View::Uint(_), View::Uint(0)) if divides => Err(Fault::Zero),
-        (View::Int(left), View::Int(right)) => match how {
-            Arithmetic::Add => left.checked_add(right),
-            Arithmetic::Subtract => left.checked_sub(right),
-            Arithmetic::Multiply => left.checked_mul(right),
-            Arithmetic::Divide => left.checked_div(right),
-            Arithmetic::Remainder => left.checked_rem(right),
-        }
-        .map_or(Err(Fault::Overflow), |value| Ok(Value::Int(value))),
-        (View::Uint(left), View::Uint(right)) => match how {
-            Arithmetic::Add => left.checked_add(right),
-            Arithmetic::Subtract => left.checked_sub(right),
-            Arithmetic::Multiply => left.checked_mul(right),
-            Arithmetic::Divide => left.checked_div(right),
-            Arithmetic::Remainder => left.checked_rem(right),
-        }
-        .map_or(Err(Fault::Overflow), |value| Ok(Value::Uint(value))),
-        (View::Double(left), View::Double(right)) if how != Arithmetic::Remainder => Ok(Value::Double(match how {
-            Arithmetic::Add => left + right,
-            Arithmetic::Subtract => left - right,
-            Arithmetic::Multiply => left * right,
-            Arithmetic::Divide | Arithmetic::Remainder => left / right,
-        })),
         (View::String(left), View::String(right)) if how == Arithmetic::Add => {
             let len = left.len() + right.len();
             spend(steps, len / 64)?;
@@ -227,6 +241,29 @@ pub(super) fn arithmetic(how: Arithmetic, left: View<'_>, right: View<'_>, steps
             Ok(Value::List(left.iter().chain(right).cloned().collect()))
         }
         (left, right) => Err(Fault::Pair { operator: symbol(how), left: left.kind(), right: right.kind() }),
+    }
+}
+
+fn integers(how: Arithmetic, left: i128, right: i128) -> Result<Value, Fault> {
+    let result = match how {
+        Arithmetic::Add => left.checked_add(right),
+        Arithmetic::Subtract => left.checked_sub(right),
+        Arithmetic::Multiply => left.checked_mul(right),
+        Arithmetic::Divide | Arithmetic::Remainder if right == 0 => return Err(Fault::Zero),
+        Arithmetic::Divide => left.checked_div(right),
+        Arithmetic::Remainder => left.checked_rem(right),
+    };
+    // Two integers of 64 bits leave 128 at most by their product.
+    Ok(result.map_or_else(|| Value::Double(doubles(how, left as f64, right as f64)), whole))
+}
+
+fn doubles(how: Arithmetic, left: f64, right: f64) -> f64 {
+    match how {
+        Arithmetic::Add => left + right,
+        Arithmetic::Subtract => left - right,
+        Arithmetic::Multiply => left * right,
+        Arithmetic::Divide => left / right,
+        Arithmetic::Remainder => left % right,
     }
 }
 

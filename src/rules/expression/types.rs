@@ -15,6 +15,8 @@ pub(super) enum Type {
     Int,
     Uint,
     Double,
+    /// One of the three above: what arithmetic on integers yields may leave 64 bits.
+    Number,
     String,
     List(Box<Type>),
     Map,
@@ -71,14 +73,16 @@ impl Type {
             Type::Int => "an integer",
             Type::Uint => "an unsigned integer",
             Type::Double => "a double",
+            Type::Number => "a number",
             Type::String => "a string",
             Type::List(_) => "a list",
             Type::Map | Type::Record(_) => "a map",
         }
     }
 
+    /// Whether it is certainly a number, of whichever type.
     pub(super) fn is_number(&self) -> bool {
-        matches!(self, Type::Dynamic | Type::Int | Type::Uint | Type::Double)
+        matches!(self, Type::Int | Type::Uint | Type::Double | Type::Number)
     }
 
     /// Whether a value of the one can equal a value of the other.
@@ -92,7 +96,11 @@ impl Type {
 
     /// The type of a value that is of the one or of the other.
     pub(super) fn join(self, other: Type) -> Type {
-        if self == other { self } else { Type::Dynamic }
+        match (self, other) {
+            (one, other) if one == other => one,
+            (one, other) if one.is_number() && other.is_number() => Type::Number,
+            _ => Type::Dynamic,
+        }
     }
 }
 

@@ -168,6 +168,35 @@ fn operators_and_functions() {
 }
 
 #[test]
+fn however_a_number_is_spelt_it_is_calculated_with() {
+    // F21
+    answers(&[
+        ("user.info.level + 0.5 == 3.5 && 0.5 + user.info.level == 3.5", true),
+        ("user.info.ratio - 1 == 0.5 && user.info.ratio * 2 == 3 && 3 / user.info.ratio == 2", true),
+        ("size(user.roles) * 0.5 == 1", true),
+        ("user.info.big * 2 > user.info.big && user.info.big * user.info.big > 0", true),
+        ("user.info.big + 1 > user.info.big - 1 && 1u - user.info.big < 0", true),
+        // Exact as far as 64 bits go, the nearest double beyond.
+        ("9223372036854775807 + user.info.level == 9223372036854775810u", true),
+        ("user.info.big + 1u == 18446744073709551616.0", true),
+        ("user.info.level * 9223372036854775807 > 27000000000000000000.0", true),
+        ("-9223372036854775808 - user.info.level * 1024 < -9223372036854775808", true),
+        ("(-9223372036854775808 + user.info.level - 3) / -1 == 9223372036854775808u", true),
+        ("(-9223372036854775808 + user.info.level - 3) % -1 == 0", true),
+        ("-(-9223372036854775808 + user.info.level - 3) == 9223372036854775808u", true),
+        ("-user.info.big < -9223372036854775808", true),
+        ("user.info.big - 18446744073709551615u - 1u == -1", true),
+        ("user.info.tags[user.info.level - 2.0] == 'b'", true),
+    ]);
+    let mut world = World::new();
+    let rule = compile("event.data.price * 2 > 10");
+    for (price, answer) in [("6", true), ("6.5", true), ("6e0", true), ("99999999999999999999", true), ("5.0", false)] {
+        world.event = event("order", json(&format!(r#"{{"price":{price}}}"#)).expect("JSON"));
+        assert_eq!(rule.test(&world.scope()), Ok(answer), "{price}");
+    }
+}
+
+#[test]
 fn what_decides_absorbs_faults() {
     // F12
     answers(&[

@@ -59,7 +59,6 @@ fn operators_that_do_not_fit_their_values_are_faults() {
     faults(&[
         ("user.info.text > 3", pair("<", "a string", "an integer")),
         ("user.info.nothing < 3", pair("<", "null", "an integer")),
-        ("user.info.level + 1.0 == 4.0", pair("+", "an integer", "a double")),
         ("user.info.text - 1 == 1", pair("-", "a string", "an integer")),
         ("user.info.ratio % user.info.ratio == 0.5 || false", pair("%", "a double", "a double")),
         ("-user.info.text == 1", kind("a number", "a string")),
@@ -85,14 +84,8 @@ fn numbers_never_panic() {
         ("user.info.level / 0 == 1", Fault::Zero),
         ("user.info.level % 0 == 1", Fault::Zero),
         ("user.info.big / 0u == 1", Fault::Zero),
-        ("user.info.level + 9223372036854775807 == 1", Fault::Overflow),
-        ("user.info.level * 9223372036854775807 == 1", Fault::Overflow),
-        ("-9223372036854775808 - user.info.level == 1", Fault::Overflow),
-        ("(-9223372036854775808 + user.info.level - 3) / -1 == 1", Fault::Overflow),
-        ("(-9223372036854775808 + user.info.level - 3) % -1 == 1", Fault::Overflow),
-        ("-(-9223372036854775808 + user.info.level - 3) == 1", Fault::Overflow),
-        ("user.info.big + 1u == 1", Fault::Overflow),
-        ("user.info.big - 18446744073709551615u - 1u == 1", Fault::Overflow),
+        ("user.info.big / 0 == 1", Fault::Zero),
+        ("int(user.info.level * 9223372036854775807) == 1", Fault::Overflow),
     ]);
     let mut world = World::new();
     // F21: what no number type holds is still a number.

@@ -14,7 +14,7 @@ fn refused(table: &[(&str, &str)]) {
 fn what_cannot_be_a_boolean_is_refused() {
     // F7, RK-6
     refused(&[
-        ("1 + 1", "this yields an integer"),
+        ("1 + 1", "this yields a number"),
         ("'x'", "this yields a string"),
         ("null", "this yields null"),
         ("1.5", "this yields a double"),
@@ -117,7 +117,9 @@ fn comparisons_that_never_hold_are_refused() {
         ("'team' in user", "write has(user.…)"),
         ("'x' in 5", "`in` needs a list"),
         ("user.id + 1 == 'x'", "`+` does not take a string and an integer"),
-        ("1 + 1.0 == 2.0", "write double(…) or int(…)"),
+        ("user.info.x % 2.0 == 0", "`%` does not take a value of any kind and a double"),
+        ("size(user.roles) % 2.0 == 0", "write int(…)"),
+        ("-user.info.x == null", "a number, `null` is null: they are never equal"),
         ("'a' - 'b' == 'c'", "`-` does not take a string and a string"),
         ("5.0 % 2.0 == 1.0", "`%` does not take"),
         ("-'a' == 'b'", "`-` needs a number"),
@@ -219,9 +221,7 @@ fn what_always_fails_is_refused() {
     refused(&[
         ("1 / 0 == 1", "this can never be decided: a division by zero"),
         ("1 % 0 == 1 || false", "a division by zero"),
-        ("9223372036854775807 + 1 == 0", "a number beyond 64 bits"),
-        ("-(-9223372036854775807 - 1) == 0", "a number beyond 64 bits"),
-        ("(-9223372036854775807 - 1) / -1 == 0", "a number beyond 64 bits"),
+        ("int(9223372036854775807 + 1) == 0", "a number beyond 64 bits"),
         ("int('x') == 0", "a text that is no number"),
         ("[1][1] == 1", "an index outside of its list"),
     ]);

@@ -1,4 +1,5 @@
-//! Our evaluator against that of the crate `cel`, on expressions made at random: where both answer, they agree.
+//! Our evaluator against that of the crate `cel`, on expressions made at random: they answer alike, or neither does.
+//! One exception: an integer result beyond 64 bits is a double here and a fault there (F21).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -107,16 +108,42 @@ fn boolean() -> impl Strategy<Value = String> {
     })
 }
 
+/// Whether an integer may leave 64 bits: by the largest one, or by a product with two of 2^53.
+fn may_leave_64_bits(text: &str) -> bool {
+    text.contains("9223372036854775807") || text.matches("event.data.n").count() > 1
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn where_both_answer_they_agree(text in boolean()) {
+    fn both_answer_alike(text in boolean()) {
         let world = World::new();
         let Ok(expression) = Expression::compile(&text, Variables::ALL, Wanted::Boolean) else {
             return Ok(());
         };
         let (own, other) = (expression.test(&world.scope()).ok(), reference(&text, &world));
+        if other.is_none() && may_leave_64_bits(&text) {
+            return Ok(());
+        }
         prop_assert_eq!(own, other, "{}", text);
+    }
+
+    // F21
+    #[test]
+    fn an_integer_beside_a_double_is_calculated_with_as_a_double(
+        integer in number(),
+        operator in proptest::sample::select(vec!["+", "-", "*", "/"]),
+        turned in any::<bool>(),
+    ) {
+        let world = World::new();
+        let written = |integer: &str| match turned {
+            false => format!("{integer} {operator} user.info.ratio < 2.5"),
+            true => format!("user.info.ratio {operator} {integer} < 2.5"),
+        };
+        let Some(other) = reference(&written(&format!("double({integer})")), &world) else {
+            return Ok(());
+        };
+        prop_assert_eq!(compile(&written(&integer)).test(&world.scope()), Ok(other), "{}", integer);
     }
 }
