@@ -21,7 +21,7 @@ fn ann() -> Identity {
         roles: ["member".into(), "beta".into()].into(),
         team: Some("red".into()),
         tenant: Some("acme".into()),
-        features: ["chat".into()].into(),
+        features: Some(["chat".into()].into()),
         info: Some(r#"{"level":3,"suspended":false}"#.into()),
         ..Identity::default()
     }

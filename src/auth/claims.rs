@@ -148,8 +148,7 @@ impl IdentityFields<'_> {
             tenant: optional(self.tenant, "tenant", id)?,
             org: optional(self.org, "org", id)?,
             features: optional(self.features, "features", |raw, field| list(raw, field, is_label))?
-                .unwrap_or_default()
-                .into_boxed_slice(),
+                .map(Vec::into_boxed_slice),
             info: optional(self.info, "info", verbatim)?,
         })
     }

@@ -56,8 +56,8 @@ pub struct Identity {
     pub tenant: Option<Box<str>>,
     /// Organisation id.
     pub org: Option<Box<str>>,
-    /// Features enabled for this person.
-    pub features: Box<[Box<str>]>,
+    /// Features enabled for this person. None: nothing was said about them, which a rule can tell from none (B20).
+    pub features: Option<Box<[Box<str>]>>,
     /// Any further JSON of the application, as text.
     pub info: Option<Box<str>>,
 }

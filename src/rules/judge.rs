@@ -181,8 +181,11 @@ pub fn in_scope(pipe: &PipeRules, matched: &Match<'_>, identity: Option<&Identit
         return Err(Code::ScopeMismatch);
     }
     match &pipe.scope.feature {
-        Some(feature) if !identity.is_some_and(|one| one.features.contains(feature)) => Err(Code::FeatureDisabled),
-        _ => Ok(()),
+        None => Ok(()),
+        Some(feature) => match identity.and_then(|one| one.features.as_ref()) {
+            Some(features) if features.contains(feature) => Ok(()),
+            _ => Err(Code::FeatureDisabled),
+        },
     }
 }
 

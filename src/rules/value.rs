@@ -144,11 +144,8 @@ pub fn user(identity: Option<&Identity>) -> Value {
     let Some(one) = identity else {
         return Value::empty();
     };
-    let mut fields = vec![
-        ("id", Value::string(&one.id)),
-        ("roles", Value::strings(&one.roles)),
-        ("features", Value::strings(&one.features)),
-    ];
+    let mut fields = vec![("id", Value::string(&one.id)), ("roles", Value::strings(&one.roles))];
+    fields.extend(one.features.as_deref().map(|features| ("features", Value::strings(features))));
     let optional =
         [("name", &one.name), ("role", &one.role), ("team", &one.team), ("tenant", &one.tenant), ("org", &one.org)];
     fields.extend(optional.into_iter().filter_map(|(name, text)| Some((name, Value::string(text.as_deref()?)))));

@@ -136,7 +136,7 @@ fn the_call_says_who_asks_and_is_signed() {
     let expected = json!({
         "kind": "action", "delivery": null, "action": "buy", "args": null, "connection": ann.name(), "ip": "127.0.0.1",
         "user": {
-            "id": "ann", "name": "Ann", "role": "member", "roles": ["member"], "tenant": "acme", "features": [],
+            "id": "ann", "name": "Ann", "role": "member", "roles": ["member"], "tenant": "acme",
             "info": {"a": [1]}
         },
         "context": {"first": "ann", "plan": "pro", "seats": 3, "many": 4}

@@ -158,8 +158,7 @@ fn the_call_says_whose_it_is_and_is_signed() {
     assert!(heard.body.contains(r#""data":{"n": 12345678901234567890123 }"#), "{}", heard.body);
     let body = heard.json();
     assert_eq!((&body["kind"], &body["queue"]), (&json!("queue"), &json!("jobs")));
-    let user =
-        json!({"id": "ann", "name": "Ann", "role": "member", "roles": ["member"], "tenant": "acme", "features": []});
+    let user = json!({"id": "ann", "name": "Ann", "role": "member", "roles": ["member"], "tenant": "acme"});
     assert_eq!(body["user"], user);
     assert!(body["enqueued_at"].as_u64().is_some_and(|at_ms| (before_ms..=unix_ms()).contains(&at_ms)), "{body}");
     assert!(body["id"].as_str().is_some_and(|id| !id.is_empty()) && body["delivery"].is_string(), "{body}");

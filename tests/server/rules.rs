@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    AUDITED, Client, Launch, NO_RATES, Request, Server, assert_code, assert_forbidden, assert_ok, await_fault, records,
-    rights, sign, until,
+    AUDITED, Application, Client, Launch, NO_RATES, Reply, Request, Server, assert_code, assert_forbidden, assert_ok,
+    await_fault, records, rights, sign, until,
 };
 
 fn server(rules: &str) -> Server {
@@ -97,6 +97,31 @@ fn rules_decide_by_identity_and_captures() {
             }
         }
     }
+}
+
+// B20: what was not said about features is absent to rules, and so is it in calls; an empty list is there.
+#[test]
+fn features_of_which_nothing_was_said_are_absent() {
+    let application = Application::start(|_| Reply::json(json!({"allow": true})));
+    let server = server(&format!(
+        "[pipe.\"has\"]\nsubscribe = \"has(user.features)\"\n[pipe.\"read\"]\nsubscribe = \"!('x' in user.features)\"\n\
+         [pipe.\"asked\"]\nsubscribe = {{ url = \"{}\" }}\n\
+         [pipe.\"scoped\"]\nscope = {{ feature = \"x\" }}\nsubscribe = \"has(user.id)\"\n",
+        application.url("/rule")
+    ));
+    let mut unsaid = connect(&server, &json!({"sub": "ann"}));
+    assert_forbidden(&unsaid.subscribe("has"));
+    assert_forbidden(&unsaid.subscribe("read"));
+    await_fault(&server, "pipe.\"read\".subscribe");
+    assert_code(&unsaid.subscribe("scoped"), "FEATURE_DISABLED");
+    assert_ok(&unsaid.subscribe("asked"));
+    let mut none = connect(&server, &json!({"sub": "ben", "features": []}));
+    for pipe in ["has", "read", "asked"] {
+        assert_ok(&none.subscribe(pipe));
+    }
+    assert_code(&none.subscribe("scoped"), "FEATURE_DISABLED");
+    let said = |call: usize| application.call(call).json()["user"].get("features").cloned();
+    assert_eq!((said(0), said(1)), (None, Some(json!([]))));
 }
 
 // RK-6, F6, B20: refused as anything else is; to the operator an internal error, with the place.

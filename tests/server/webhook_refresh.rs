@@ -91,7 +91,7 @@ fn grants_follow_the_answer() {
     asked["delivery"] = Value::Null;
     let expected = json!({
         "kind": "refresh", "delivery": null, "connection": client.name(), "ip": "127.0.0.1",
-        "user": {"id": "ann", "roles": [], "tenant": "acme", "org": "left", "features": []},
+        "user": {"id": "ann", "roles": [], "tenant": "acme", "org": "left"},
         "headers": {"cookie": "c=1", "authorization": "Bearer theirs"}, "query": {"from": "here"}
     });
     assert_eq!(asked, expected);

@@ -21,7 +21,7 @@ fn a_full_token_is_read_whole() {
         (identity.team.as_deref(), identity.tenant.as_deref(), identity.org.as_deref()),
         (Some("red"), Some("acme"), Some("o1"))
     );
-    assert_eq!(identity.features.iter().map(|feature| &**feature).collect::<Vec<_>>(), ["chat", "x y"]);
+    assert_eq!(identity.features, Some(["chat".into(), "x y".into()].into()));
     assert_eq!(identity.info.as_deref(), Some(r#"{"n":12345678901234567890123, "s":"\ud83d\ude00"}"#));
     assert_eq!((decision.session.as_deref(), decision.token_id.as_deref()), (Some("s-1"), Some("t-1")));
     assert_eq!((decision.issued_at_ms, decision.expires_at_ms), (Some(1_600_000_000_000), Some(NOW_MS + 60_000)));

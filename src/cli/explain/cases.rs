@@ -309,7 +309,7 @@ fn who(identity: Option<&Identity>) -> String {
             line += &format!(", {kind} {value}");
         }
     }
-    for (kind, values) in [("roles", &one.roles), ("features", &one.features)] {
+    for (kind, values) in [("roles", &*one.roles), ("features", one.features.as_deref().unwrap_or_default())] {
         if !values.is_empty() {
             line += &format!(", {kind} {}", values.join(" "));
         }

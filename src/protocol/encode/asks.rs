@@ -140,7 +140,9 @@ fn user_of(out: &mut Vec<u8>, identity: Option<&Identity>) {
     text(out, r#","team":"#, identity.team.as_deref());
     text(out, r#","tenant":"#, identity.tenant.as_deref());
     text(out, r#","org":"#, identity.org.as_deref());
-    list(out, r#","features":"#, &identity.features);
+    if let Some(features) = &identity.features {
+        list(out, r#","features":"#, features);
+    }
     if let Some(info) = &identity.info {
         raw(out, r#","info":"#);
         raw(out, info);
@@ -196,7 +198,7 @@ mod tests {
             role: Some("admin".into()),
             roles: ["admin".into(), "member".into()].into(),
             tenant: Some("acme".into()),
-            features: ["chat".into()].into(),
+            features: Some(["chat".into()].into()),
             info: Some(r#"{"n":12345678901234567890123}"#.into()),
             ..Identity::default()
         }

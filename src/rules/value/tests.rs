@@ -102,7 +102,9 @@ fn text_survives() {
 fn absent_stays_absent() {
     // B20, B21
     let bare = Identity { id: "u1".into(), ..Identity::default() };
-    assert_eq!(to_json(&user(Some(&bare))), r#"{"features":[],"id":"u1","roles":[]}"#);
+    assert_eq!(to_json(&user(Some(&bare))), r#"{"id":"u1","roles":[]}"#);
+    let without = Identity { features: Some([].into()), ..bare };
+    assert_eq!(to_json(&user(Some(&without))), r#"{"features":[],"id":"u1","roles":[]}"#);
     assert_eq!(to_json(&user(None)), "{}");
     let whole = Identity {
         id: "u1".into(),
@@ -112,7 +114,7 @@ fn absent_stays_absent() {
         team: Some("red".into()),
         tenant: Some("t".into()),
         org: Some("o".into()),
-        features: ["chat".into()].into(),
+        features: Some(["chat".into()].into()),
         info: Some(r#"{"x":1}"#.into()),
     };
     assert_eq!(
