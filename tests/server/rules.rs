@@ -348,6 +348,11 @@ fn a_file_with_a_rule_that_cannot_be_one_does_not_serve() {
     for (wrong, key) in [
         ("[pipe.\"a\"]\nsubscribe = \"1 + 1\"\n", "subscribe"),
         ("[pipe.\"a\"]\npublish = \"user.id\"\n", "publish"),
+        ("[pipe.\"a\"]\npublish = \"user.info.x + 1\"\n", "publish"),
+        ("[pipe.\"a\"]\npublish = \"-user.info.x\"\n", "publish"),
+        ("[[guard]]\nrequire = \"ctx.x % 2\"\n", "require"),
+        ("[pipe.\"a\"]\nsubscribe = \"user.info.a + user.info.b\"\n", "subscribe"),
+        ("[pipe.\"a\"]\n[pipe.\"a\".event.e]\nfilter = \"user.info.a + user.info.b\"\n", "filter"),
         ("[pipe.\"a\"]\npresence = \"usr.id == 'x'\"\n", "presence"),
         ("[pipe.\"a\"]\nsubscribe = \"event.name == 'x'\"\n", "subscribe"),
         ("[pipe.\"a\"]\nsubscribe = \"user.id ==\"\n", "subscribe"),

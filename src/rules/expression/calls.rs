@@ -40,9 +40,7 @@ pub(super) fn call(checker: &mut Checker<'_>, call: &CallExpr) -> Result<Typed, 
         ("_%_", None, [left, right]) => arithmetic(checker, Arithmetic::Remainder, left, right),
         ("-_", None, [one]) => match checker.expression(one)? {
             (node, Type::Double) => Ok((Node::Negate(Box::new(node)), Type::Double)),
-            (node, kind) if kind.is_number() || kind == Type::Dynamic => {
-                Ok((Node::Negate(Box::new(node)), Type::Number))
-            }
+            (node, kind) if kind.is_number() || kind.is_open() => Ok((Node::Negate(Box::new(node)), Type::Number)),
             (_, kind) => Err(format!("`-` needs a number, not {}", kind.kind())),
         },
         ("@in", None, [one, many]) => membership(checker, one, many),
@@ -118,7 +116,7 @@ fn equality(checker: &mut Checker<'_>, how: Comparison, left: &IdedExpr, right: 
 
 fn order(checker: &mut Checker<'_>, how: Comparison, left: &IdedExpr, right: &IdedExpr) -> Result<Typed, String> {
     let (nodes, one, other) = pair(checker, left, right)?;
-    let orderly = |kind: &Type| kind.is_number() || matches!(kind, Type::Dynamic | Type::String | Type::Bool);
+    let orderly = |kind: &Type| kind.is_number() || kind.is_open() || matches!(kind, Type::String | Type::Bool);
     if orderly(&one) && orderly(&other) && one.may_equal(&other) {
         return Ok((Node::Compare(how, nodes), Type::Bool));
     }
@@ -145,20 +143,19 @@ fn arithmetic(checker: &mut Checker<'_>, how: Arithmetic, left: &IdedExpr, right
 
 /// What arithmetic yields. None: it could only fail.
 fn result(how: Arithmetic, one: &Type, other: &Type) -> Option<Type> {
-    let open = |kind: &Type| *kind == Type::Dynamic;
     let with_double = [one, other].contains(&&Type::Double);
     match (one, other) {
-        (one, other) if open(one) && open(other) => Some(Type::Dynamic),
-        (one, other) if [one, other].iter().all(|kind| open(kind) || kind.is_number()) => match how {
+        (one, other) if how == Arithmetic::Add && one.is_open() && other.is_open() => Some(Type::Unboolean),
+        (one, other) if [one, other].iter().all(|kind| kind.is_open() || kind.is_number()) => match how {
             Arithmetic::Remainder if with_double => None,
             _ if with_double => Some(Type::Double),
             _ => Some(Type::Number),
         },
         _ if how != Arithmetic::Add => None,
         (Type::List(one), Type::List(other)) => Some(Type::List(Box::new((**one).clone().join((**other).clone())))),
-        (Type::List(_), other) if open(other) => Some(Type::List(Box::new(Type::Dynamic))),
-        (one, Type::List(_)) if open(one) => Some(Type::List(Box::new(Type::Dynamic))),
-        (one, other) if [one, other].iter().all(|kind| open(kind) || **kind == Type::String) => Some(Type::String),
+        (Type::List(_), other) if other.is_open() => Some(Type::List(Box::new(Type::Dynamic))),
+        (one, Type::List(_)) if one.is_open() => Some(Type::List(Box::new(Type::Dynamic))),
+        (one, other) if [one, other].iter().all(|kind| kind.is_open() || **kind == Type::String) => Some(Type::String),
         _ => None,
     }
 }
@@ -171,7 +168,7 @@ fn membership(checker: &mut Checker<'_>, one: &IdedExpr, many: &IdedExpr) -> Res
             let sentence = format!("`{many}` holds {}, `{one}` is {}: it is never in it", element.kind(), kind.kind());
             Err(checker.at(&one, &sentence))
         }
-        Type::Dynamic | Type::Map | Type::List(_) => Ok((Node::In(nodes), Type::Bool)),
+        Type::Dynamic | Type::Unboolean | Type::Map | Type::List(_) => Ok((Node::In(nodes), Type::Bool)),
         Type::Record(record) => {
             let sentence = format!("write has({}.…) to ask whether a field is there", record.name());
             Err(checker.at(&many, &sentence))
@@ -202,9 +199,9 @@ fn index(checker: &mut Checker<'_>, of: &IdedExpr, at: &IdedExpr) -> Result<Type
                 format!("a field of `{}` is named in quotes or after a dot, so that it can be checked", record.name());
             return Err(checker.at(&piece, &sentence));
         }
-        (Type::List(element), by) if by.is_number() || *by == Type::Dynamic => (**element).clone(),
-        (Type::Map, Type::String | Type::Dynamic) => Type::Dynamic,
-        (Type::Dynamic, by) if by.is_number() || matches!(by, Type::String | Type::Dynamic) => Type::Dynamic,
+        (Type::List(element), by) if by.is_number() || by.is_open() => (**element).clone(),
+        (Type::Map, by) if *by == Type::String || by.is_open() => Type::Dynamic,
+        (of, by) if of.is_open() && (by.is_number() || *by == Type::String || by.is_open()) => Type::Dynamic,
         _ => return Err(checker.at(&piece, &format!("`{piece}[…]`: {} is not indexed by {}", kind.kind(), by.kind()))),
     };
     Ok((Node::Index(Box::new([of, at])), element))
@@ -213,7 +210,7 @@ fn index(checker: &mut Checker<'_>, of: &IdedExpr, at: &IdedExpr) -> Result<Type
 fn size(checker: &mut Checker<'_>, one: &IdedExpr) -> Result<Typed, String> {
     let piece = spell(one);
     match checker.expression(one)? {
-        (node, Type::Dynamic | Type::String | Type::List(_) | Type::Map | Type::Record(_)) => {
+        (node, Type::Dynamic | Type::Unboolean | Type::String | Type::List(_) | Type::Map | Type::Record(_)) => {
             Ok((Node::Size(Box::new(node)), Type::Int))
         }
         (_, kind) => {
@@ -226,7 +223,7 @@ fn size(checker: &mut Checker<'_>, one: &IdedExpr) -> Result<Typed, String> {
 fn string(checker: &mut Checker<'_>, tree: &IdedExpr, function: &str) -> Result<Node, String> {
     let piece = spell(tree);
     match checker.expression(tree)? {
-        (node, Type::String | Type::Dynamic) => Ok(node),
+        (node, Type::String | Type::Dynamic | Type::Unboolean) => Ok(node),
         (_, Type::List(_)) if function == "contains" => {
             Err(checker.at(&piece, &format!("`{piece}` is a list; write `'…' in {piece}`")))
         }
@@ -267,7 +264,7 @@ fn matches(checker: &mut Checker<'_>, text: &IdedExpr, pattern: &IdedExpr) -> Re
 fn convert(checker: &mut Checker<'_>, to: Conversion, one: &IdedExpr, kind: Type) -> Result<Typed, String> {
     let piece = spell(one);
     match checker.expression(one)? {
-        (node, found) if found.is_number() || matches!(found, Type::Dynamic | Type::String) => {
+        (node, found) if found.is_number() || found.is_open() || found == Type::String => {
             Ok((Node::Convert(to, Box::new(node)), kind))
         }
         (node, Type::Bool) if to == Conversion::String => Ok((Node::Convert(to, Box::new(node)), kind)),
@@ -309,7 +306,7 @@ fn role(checker: &mut Checker<'_>, args: &[IdedExpr]) -> Result<Typed, String> {
     };
     let mut roles = Vec::new();
     for (name, (node, kind)) in checker.entries(map.entries.iter().map(|entry| &entry.expr))? {
-        if !matches!(kind, Type::Bool | Type::Dynamic) {
+        if !kind.may_be_boolean() {
             return Err(checker.at("role", &format!("{usage}; the value under '{name}' is {}", kind.kind())));
         }
         roles.push((name, node));

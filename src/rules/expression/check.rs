@@ -33,7 +33,7 @@ pub(super) fn check(text: &str, may_name: Variables, wanted: Wanted) -> Result<N
     let tree = syntax::parse(text)?;
     let mut checker = Checker { text, may_name, nodes: 0, depth: 0, locals: Vec::new() };
     let (node, kind) = checker.expression(&tree)?;
-    if wanted == Wanted::Boolean && !matches!(kind, Type::Bool | Type::Dynamic) {
+    if wanted == Wanted::Boolean && !kind.may_be_boolean() {
         return Err(format!(
             "a rule yields true or false, this yields {}; compare it, as in `{} == …`",
             kind.kind(),
@@ -88,7 +88,7 @@ impl Checker<'_> {
     /// A part that must yield a boolean, such as an operand of `&&`.
     pub(super) fn boolean(&mut self, tree: &IdedExpr, place: &str) -> Result<Node, String> {
         let (node, kind) = self.expression(tree)?;
-        if matches!(kind, Type::Bool | Type::Dynamic) {
+        if kind.may_be_boolean() {
             return Ok(node);
         }
         let piece = spell(tree);
@@ -168,7 +168,7 @@ impl Checker<'_> {
     /// The type of a field of something of type `kind`.
     pub(super) fn field(&self, kind: &Type, name: &str, piece: &str) -> Result<Type, String> {
         match kind {
-            Type::Dynamic | Type::Map => Ok(Type::Dynamic),
+            Type::Dynamic | Type::Unboolean | Type::Map => Ok(Type::Dynamic),
             Type::Record(record) => match record.fields() {
                 Some(fields) if !fields.contains(&name) => {
                     let elsewhere = match record {

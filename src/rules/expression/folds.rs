@@ -29,7 +29,7 @@ pub(super) fn fold(checker: &mut Checker<'_>, fold: &ComprehensionExpr) -> Resul
     let local = match kind {
         Type::List(element) => *element,
         Type::Map => Type::String,
-        Type::Dynamic => Type::Dynamic,
+        Type::Dynamic | Type::Unboolean => Type::Dynamic,
         other => {
             return Err(
                 checker.at(&piece, &format!("`{piece}` is {}; only a list has elements to go through", other.kind()))

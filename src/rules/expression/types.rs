@@ -1,7 +1,7 @@
 //! What is known at load about what an expression yields (F7).
 //!
-//! Invariant: a type other than [`Type::Dynamic`] is certain: whatever is evaluated is a fault or of that type. So what
-//! is refused here could never have been anything but a fault, or an answer that never changes.
+//! Invariant: whatever is evaluated is a fault or of its type; only [`Type::Dynamic`] says nothing. So what is refused here
+//! could never have been anything but a fault, or an answer that never changes.
 
 use super::Variables;
 
@@ -10,6 +10,9 @@ use super::Variables;
 pub(super) enum Type {
     /// Known only when it is evaluated: what comes from JSON.
     Dynamic,
+    /// Known only when it is evaluated, but never a boolean: what arithmetic yields, whatever it is
+    /// of, and one of two kinds that are none.
+    Unboolean,
     Null,
     Bool,
     Int,
@@ -68,6 +71,7 @@ impl Type {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Type::Dynamic => "a value of any kind",
+            Type::Unboolean => "something other than a boolean",
             Type::Null => "null",
             Type::Bool => "a boolean",
             Type::Int => "an integer",
@@ -80,6 +84,16 @@ impl Type {
         }
     }
 
+    /// Whether it is known only when it is evaluated.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Type::Dynamic | Type::Unboolean)
+    }
+
+    /// Whether it can be true or false.
+    pub(super) fn may_be_boolean(&self) -> bool {
+        matches!(self, Type::Dynamic | Type::Bool)
+    }
+
     /// Whether it is certainly a number, of whichever type.
     pub(super) fn is_number(&self) -> bool {
         matches!(self, Type::Int | Type::Uint | Type::Double | Type::Number)
@@ -88,7 +102,8 @@ impl Type {
     /// Whether a value of the one can equal a value of the other.
     pub(super) fn may_equal(&self, other: &Type) -> bool {
         match (self, other) {
-            (Type::Dynamic, _) | (_, Type::Dynamic) => true,
+            (Type::Unboolean, Type::Bool) | (Type::Bool, Type::Unboolean) => false,
+            (one, other) if one.is_open() || other.is_open() => true,
             (Type::List(one), Type::List(other)) => one.may_equal(other),
             (one, other) => (one.is_number() && other.is_number()) || one.kind() == other.kind(),
         }
@@ -99,6 +114,7 @@ impl Type {
         match (self, other) {
             (one, other) if one == other => one,
             (one, other) if one.is_number() && other.is_number() => Type::Number,
+            (one, other) if !one.may_be_boolean() && !other.may_be_boolean() => Type::Unboolean,
             _ => Type::Dynamic,
         }
     }

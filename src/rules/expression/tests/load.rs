@@ -30,7 +30,31 @@ fn what_cannot_be_a_boolean_is_refused() {
         ("true ? 'a' : 'b'", "this yields a string"),
         ("string(user.info.x)", "this yields a string"),
         ("-user.info.x == 1 ? 1 : 2", "this yields an integer"),
+        ("user.info.x + 1", "this yields a number; compare it, as in `user.info.x + 1 == …`"),
+        ("-user.info.x", "this yields a number"),
+        ("ctx.x % 2", "this yields a number"),
+        ("user.info.x * 1.5", "this yields a double"),
+        ("user.info.a - user.info.b", "this yields a number"),
+        ("user.info.a + user.info.b", "this yields something other than a boolean"),
+        ("user.info.a + user.info.b + user.info.c", "this yields something other than a boolean"),
+        ("user.info.a + 'x'", "this yields a string"),
+        ("user.info.a + user.roles", "this yields a list"),
+        ("team() ? user.info.a + user.info.b : 'x'", "this yields something other than a boolean"),
+        ("team() ? 1 : 'x'", "this yields something other than a boolean"),
     ]);
+    for text in [
+        "user.info.x + 1 > 2",
+        "(user.info.a + user.info.b).startsWith('x')",
+        "user.info.tags[user.info.a + user.info.b] == 'x'",
+        "(user.info.a + user.info.b)[0]",
+        "user.id in user.info.a + user.info.b",
+        "(user.info.a + user.info.b).exists(x, x)",
+        "-(user.info.a + user.info.b) % 2 == 1",
+        "size(user.info.a + user.info.b) == int(user.info.a + user.info.b)",
+        "team() ? user.info.x : 1",
+    ] {
+        compile(text);
+    }
 }
 
 #[test]
@@ -42,6 +66,12 @@ fn operands_that_are_no_booleans_are_refused() {
         ("user.role ? true : false", "what stands before `?` must be true or false"),
         ("user.roles.exists(r, r)", "the condition of a macro must be true or false, `r` is a string"),
         ("1 || true", "both sides of `||`"),
+        ("user.info.x + 1 || true", "both sides of `||` must be true or false, `…` is a number"),
+        ("!(user.info.a + user.info.b)", "what follows `!` must be true or false"),
+        ("true == user.info.a + user.info.b", "they are never equal"),
+        ("true in [user.info.a + user.info.b]", "it is never in it"),
+        ("user.roles.exists(r, ctx.x + r)", "the condition of a macro must be true or false"),
+        ("role({'admin': user.info.x - 1})", "the value under 'admin' is a number"),
     ]);
 }
 
