@@ -231,6 +231,11 @@ impl<'a> Judge<'a> {
         self.user.get_or_init(|| value::user(self.case.identity))
     }
 
+    /// The address of the client as rules see it.
+    pub fn ip(&self) -> &str {
+        self.ip.get_or_init(|| self.case.ip.to_string())
+    }
+
     /// The captures of the pipe's name as rules see them.
     pub fn params(&self) -> &Value {
         self.params
@@ -462,12 +467,7 @@ impl<'a> Judge<'a> {
         self.lasting &= !(event.is_some() && names.contains(Variables::EVENT)
             || args.is_some() && names.contains(Variables::ARGS)
             || to.is_some() && names.contains(Variables::TO));
-        let mut scope = Scope {
-            pipe: self.pipe_name(),
-            ip: self.ip.get_or_init(|| self.case.ip.to_string()),
-            ctx: &self.context,
-            ..Scope::default()
-        };
+        let mut scope = Scope { pipe: self.pipe_name(), ip: self.ip(), ctx: &self.context, ..Scope::default() };
         if names.contains(Variables::USER) {
             scope.user = self.user();
         }

@@ -203,8 +203,8 @@ impl Shard {
             let lets = match (common.decided(), wants.and_then(|wants| wants.viewer.as_deref())) {
                 (Some(decided), _) => decided.clone(),
                 (None, Some(viewer)) => {
-                    let Viewer { user, params, context, .. } = viewer;
-                    filter.viewer(&common, &Scope { user, params, ctx: context, ..scope })
+                    let Viewer { user, params, context, ip, .. } = viewer;
+                    filter.viewer(&common, &Scope { user, params, ctx: context, ip, ..scope })
                 }
                 // It stands for nobody whom the filter could be asked about.
                 (None, None) => Ok(false),

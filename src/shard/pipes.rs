@@ -88,7 +88,7 @@ pub struct Wants {
 /// A subscriber as filters see it. Two with the same text are the same to every filter.
 #[derive(Debug)]
 pub struct Viewer {
-    /// `user`, `params` and `ctx` as one text.
+    /// `user`, `params`, `ctx` and `ip` as one text.
     pub text: Box<str>,
     /// Identity.
     pub user: Value,
@@ -96,6 +96,8 @@ pub struct Viewer {
     pub params: Value,
     /// What guards have set.
     pub context: Value,
+    /// Address of the client; empty where no filter asks for it.
+    pub ip: Box<str>,
 }
 
 impl PartialEq for Viewer {

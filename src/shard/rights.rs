@@ -165,8 +165,9 @@ impl Shard {
         };
         if looks(definition) {
             let (user, params, context) = (judge.user().clone(), judge.params().clone(), judge.context().clone());
-            let text = [&user, &params, &context].map(value::to_json).join("\n").into();
-            wants.viewer = Some(Rc::new(Viewer { text, user, params, context }));
+            let ip = if looks_at_address(definition) { judge.ip() } else { "" };
+            let text = format!("{}\n{ip}", [&user, &params, &context].map(value::to_json).join("\n"));
+            wants.viewer = Some(Rc::new(Viewer { text: text.into(), user, params, context, ip: ip.into() }));
         }
         (wants, fault)
     }
@@ -276,6 +277,12 @@ pub(super) fn ruled(rules: &Rules, name: &str) -> Ruled {
 /// Whether a filter of the events asks who looks.
 fn looks(definition: &PipeRules) -> bool {
     definition.events.iter().any(|one| one.filter.as_ref().is_some_and(|one| one.filter.needs_viewer()))
+}
+
+/// Whether a filter of the events asks from where. Elsewhere the address would keep viewers apart that are alike.
+fn looks_at_address(definition: &PipeRules) -> bool {
+    let asks = |one: &FilterRule| one.filter.names().contains(Variables::IP);
+    definition.events.iter().any(|one| one.filter.as_deref().is_some_and(asks))
 }
 
 /// Whether subscribers may differ in what they are sent.

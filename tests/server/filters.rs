@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{AUDITED, Client, NO_RATES, Server, assert_ok, one_on_each, sign};
+use crate::support::{AUDITED, Client, NO_RATES, Request, Server, assert_ok, one_on_each, sign};
 
 fn server(workers: usize, rules: &str) -> Server {
     Server::start(&format!("[edge]\nworkers = {workers}\n{AUDITED}[limits]\n{NO_RATES}{rules}"))
@@ -166,6 +166,30 @@ fn a_filter_sees_captures_and_context() {
     noise(2);
     end();
     assert_eq!(until_end(&mut ann), [json!({"floor": 2, "house": "a"})]);
+}
+
+// PROTOCOL §6: `ip` is there as everywhere; one user at two addresses is two viewers.
+#[test]
+fn a_filter_sees_the_address_of_each_viewer() {
+    let config = format!(
+        "[edge]\nworkers = 2\ntrusted_proxies = [\"127.0.0.1/32\"]\n{AUDITED}[limits]\n{NO_RATES}\
+         [pipe.\"office\"]\nsubscribe = true\npublic = true\n\
+         [pipe.\"office\".event.memo]\nfilter = \"ip.startsWith('192.0.2.') && event.data.n > 0\"\n\
+         [pipe.\"office\".event.end]\n"
+    );
+    let server = Server::start(&config);
+    let ann = person("ann", json!({}));
+    let mut clients = ["192.0.2.7", "203.0.113.9"].map(|from| {
+        let request = Request::upgrade().token(&ann).header("X-Forwarded-For", from);
+        Client::with(server.address, &request)
+    });
+    for client in &mut clients {
+        assert_ok(&client.subscribe("office"));
+    }
+    for (event, data) in [("memo", json!({"n": 0})), ("memo", json!({"n": 1})), ("end", json!("end"))] {
+        server.api.done("publish", json!({"pipe": "office", "event": event, "data": data}));
+    }
+    assert_eq!(clients.each_mut().map(until_end), [vec![json!({"n": 1})], vec![]]);
 }
 
 // F21, INVARIANTS 26: what is filtered is delivered as it came.

@@ -230,6 +230,7 @@ impl<'a> Explainer<'a> {
             user: judge.user(),
             params: judge.params(),
             ctx: judge.context(),
+            ip: judge.ip(),
             event: &event,
             pipe: item,
             ..Scope::default()

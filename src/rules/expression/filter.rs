@@ -1,8 +1,8 @@
 //! Filters: one expression for an event and many viewers (SR-7).
 //!
 //! Invariant: [`Filter::common`] and then [`Filter::viewer`] answer exactly what the whole expression answers, absorbed
-//! faults included. The expression is split at its topmost `&&` and `||`; a part that reads neither `user` nor `params`
-//! nor `ctx` is evaluated once for an event, the others once for each viewer, and only where they still matter. So what a
+//! faults included. The expression is split at its topmost `&&` and `||`; a part that reads none of `user`, `params`, `ctx`
+//! and `ip` is evaluated once for an event, the others once for each viewer, and only where they still matter. So what a
 //! client's data costs by itself is paid once, however many are subscribed.
 
 use std::fmt;
@@ -50,16 +50,12 @@ impl Common {
 }
 
 impl Filter {
-    /// Compiles a filter, which may name user, params, pipe, event and ctx.
+    /// Compiles a filter, which may name user, params, pipe, event, ctx and ip.
     ///
     /// # Errors
     /// A sentence for the operator, with the column where it is known.
     pub fn compile(text: &str) -> Result<Filter, String> {
-        let may_name = Variables::USER
-            .union(Variables::PARAMS)
-            .union(Variables::PIPE)
-            .union(Variables::EVENT)
-            .union(Variables::CTX);
+        let may_name = OF_VIEWER.union(Variables::PIPE).union(Variables::EVENT);
         let node = check::check(text, may_name, Wanted::Boolean)?;
         let names = node.names().intersection(may_name);
         let constant = super::constant(&node)?;
