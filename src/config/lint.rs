@@ -3,7 +3,7 @@
 //!
 //! Invariant: only warnings are made here. A guard for the whole file does not count as one that stands before an item:
 //! it says who may do anything, not who may do this. A definition with `{user.id}` or the like in its name is not
-//! reported: it is open to the connection whose own value stands there, not to everybody (F2).
+//! reported: it is open to those whose own value stands there, and nobody else can ask for that name (F2).
 
 use std::collections::HashMap;
 
@@ -104,9 +104,9 @@ impl Lint<'_> {
             self.right(right, &format!("{key}.{name}"), &whom, is_meant);
         }
         for event in &pipe.events {
-            // Of those who are subscribed to the pipe: it opens nothing.
             if let Some(right) = &event.subscribe {
-                self.right(right, &format!("{}.subscribe", event.place.key), &whom, true);
+                let subscribed = format!("{whom} that is subscribed to the pipe");
+                self.right(right, &format!("{}.subscribe", event.place.key), &subscribed, is_meant);
             }
             if let Some(right) = &event.publish {
                 self.right(right, &format!("{}.publish", event.place.key), &whom, is_meant);

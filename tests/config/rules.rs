@@ -430,9 +430,17 @@ fn what_everybody_may_do_without_a_rule_is_warned_about() {
             warned(&module(""), 3, &key, "open to every");
         }
     }
+    let event = |pipe: &str, right: &str| {
+        format!("[pipe.\"{pipe}\"]\nsubscribe = 'has(user.id)'\n[pipe.\"{pipe}\".event.b]\nsubscribe = {right}\n")
+    };
+    for right in ["true", "'1 == 1'"] {
+        warned(&event("a", right), 4, "pipe.\"a\".event.b.subscribe", "subscribed to the pipe");
+    }
+    rules(&event("a", "true").replacen("subscribe", "public = true\nsubscribe", 1));
+    rules(&event("a", "true").replacen("subscribe", "guard = [{ require = 'has(user.id)' }]\nsubscribe", 1));
+    // F2: nobody else can ask for that name.
+    rules(&event("x-{user.id}", "true"));
     warned("[pipe.\"a\"]\n[pipe.\"a\".event.b]\npublish = true\n", 3, "pipe.\"a\".event.b.publish", "open to every");
-    // Of those who are subscribed to the pipe: it opens nothing.
-    clean("[pipe.\"a\"]\nsubscribe = 'has(user.id)'\n[pipe.\"a\".event.b]\nsubscribe = true\n");
     let scoped = "[pipe.\"{t}:a\"]\nscope = { tenant = 't' }\nsubscribe = true\n";
     warned(scoped, 3, "pipe.\"{t}:a\".subscribe", "open to every connection of the tenant");
     warned("[[guard]]\nrequire = 'true'\n", 2, "guard.require", "stops nobody");
