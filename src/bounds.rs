@@ -100,6 +100,14 @@ pub const ITEM_BUCKETS_MAX: usize = 1_024;
 /// How much longer than the webhook's own time-out a handshake waits for its answer, in milliseconds. Later: 503.
 pub const AUTHORIZE_SLACK_MS: u64 = 5_000;
 
+/// Names of undefined events (of the process) or queues (of a worker) that the log has named within [`WARN_AGAIN_MS`]. More:
+/// the next warning says how many were kept back.
+pub const WARNED_NAMES_MAX: usize = 1_024;
+/// Between two warnings about one such name, in milliseconds.
+pub const WARN_AGAIN_MS: u64 = 60_000;
+/// Undefined queues that a worker warns about in one second. More: they have their turn later, and are counted.
+pub const QUEUES_WARNED_PER_S_MAX: u32 = 8;
+
 /// Between our close frame and the end of the socket, in milliseconds, where the peer does not answer.
 pub const CLOSE_WAIT_MS: u64 = 1_000;
 /// A worker looks at its rings at least this often, in milliseconds, whatever the doorbell says.

@@ -38,4 +38,5 @@ pub mod protocol;
 pub mod rules;
 pub mod run;
 pub mod shard;
+pub mod warned;
 pub mod worker;

@@ -2,25 +2,29 @@
 //! invalid event reaches nobody (GD-7).
 //!
 //! An event that a definition with events does not define is published all the same, since the application decides, and
-//! said in the log, at most once a minute for each definition (RK-7).
+//! said in the log, at most once a minute for each event of each definition (RK-7).
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::service::Failure;
 use crate::protocol::codes::Code;
 use crate::rules::Rules;
+use crate::rules::definition::Place;
 use crate::rules::payload::Publisher;
-
-/// Between two warnings about one definition.
-const WARN_EVERY: Duration = Duration::from_secs(60);
+use crate::warned::Warned;
 
 /// Checks events of the application.
-#[derive(Default)]
 pub struct Validation {
-    /// Definitions by their key that were warned about within the last minute.
-    warned: Mutex<HashMap<Box<str>, Instant>>,
+    /// Definition and event, a line each.
+    warned: Mutex<Warned>,
+    began: Instant,
+}
+
+impl Default for Validation {
+    fn default() -> Validation {
+        Validation { warned: Mutex::new(Warned::new(u32::MAX)), began: Instant::now() }
+    }
 }
 
 impl Validation {
@@ -34,12 +38,7 @@ impl Validation {
             return Ok(());
         }
         let Some(known) = definition.event(event) else {
-            if self.may_warn(&definition.place.key, Instant::now()) {
-                tracing::warn!(
-                    "{}: the application published the event {event:?}, which is not defined there",
-                    definition.place
-                );
-            }
+            self.warn(&definition.place, event);
             return Ok(());
         };
         let payload = &definition.events[known].payload;
@@ -47,14 +46,16 @@ impl Validation {
         checked.map_err(|invalid| Failure::Refused(invalid.code, invalid.message))
     }
 
-    fn may_warn(&self, key: &str, now: Instant) -> bool {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        warned.retain(|_, at| now.duration_since(*at) < WARN_EVERY);
-        let first = !warned.contains_key(key);
-        if first {
-            warned.insert(key.into(), now);
+    fn warn(&self, definition: &Place, event: &str) {
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let name = format!("{}\n{event}", definition.key);
+        let due = self.warned.lock().unwrap_or_else(PoisonError::into_inner).due(now_ms, &name);
+        if let Some(others) = due {
+            let others = crate::warned::others(others);
+            tracing::warn!(
+                "{definition}: the application published the event {event:?}, which is not defined there{others}"
+            );
         }
-        first
     }
 }
 
@@ -112,15 +113,5 @@ mod tests {
         assert_eq!(check("room-1", "other", r#"{"y":1}"#), "ok", "undefined: the application decides (RK-7)");
         assert_eq!(check("open-1", "move", "1"), "ok");
         assert_eq!(check("elsewhere", "move", "1"), "ok");
-    }
-
-    // RK-7
-    #[test]
-    fn a_definition_is_warned_about_once_a_minute() {
-        let (validation, now) = (Validation::default(), Instant::now());
-        assert!(validation.may_warn("a", now) && validation.may_warn("b", now));
-        assert!(!validation.may_warn("a", now + Duration::from_secs(59)));
-        assert!(validation.may_warn("a", now + Duration::from_secs(61)));
-        assert_eq!(validation.warned.lock().unwrap().len(), 1, "what is old is forgotten");
     }
 }

@@ -31,7 +31,7 @@ use callers::Callers;
 use engine::{Backend, BufferSizes, Engine, Event, Key, StableBytes};
 use monoio::net::TcpStream;
 
-use crate::bounds::{RING_ENTRIES_PER_TURN, RING_TURNS_PER_TICK, SWEEP_MS};
+use crate::bounds::{QUEUES_WARNED_PER_S_MAX, RING_ENTRIES_PER_TURN, RING_TURNS_PER_TICK, SWEEP_MS};
 use crate::mesh::port::Port;
 use crate::shard::call::Call;
 use crate::shard::connection::Handle;
@@ -42,6 +42,7 @@ use crate::shard::record::Record;
 use crate::shard::revocation::Revocation;
 use crate::shard::shared::Shared;
 use crate::shard::{MeshParcel, Shard};
+use crate::warned::{self, Warned};
 
 // SAFETY: a chunk is a counted reference to a frame or a run; their bytes lie on the heap and never change.
 unsafe impl StableBytes for Chunk {}
@@ -144,7 +145,7 @@ struct Worker {
     callers: Callers,
     /// Connections whose socket has ended, to be let go. Nothing follows from such a socket, so that it can wait.
     ended: VecDeque<Handle>,
-    unknown_queues: UnknownQueues,
+    unknown_queues: Warned,
     /// Somebody waits at a listener.
     knocked: Rc<Cell<bool>>,
     ticks_since_accept: u32,
@@ -181,7 +182,7 @@ impl Worker {
             outputs: Vec::new(),
             callers: Callers::default(),
             ended: VecDeque::new(),
-            unknown_queues: UnknownQueues::default(),
+            unknown_queues: Warned::new(QUEUES_WARNED_PER_S_MAX),
             knocked: Rc::new(Cell::new(true)),
             ticks_since_accept: 0,
             reported: 0,
@@ -368,7 +369,14 @@ impl Worker {
                 Output::Record(record) => self.witness.record(*record),
                 Output::Reauthorized(revocation) => self.witness.reauthorized(revocation),
                 Output::Call(call) => unheard.extend(self.witness.call(call).err()),
-                Output::UnknownQueue(name) => self.unknown_queues.warn(self.clock.now().ms(), &name),
+                Output::UnknownQueue(name) => {
+                    if let Some(others) = self.unknown_queues.due(self.clock.now().ms(), &name) {
+                        let others = warned::others(others);
+                        tracing::warn!(
+                            "a client's message for the queue {name:?} was ignored: no [queue] is defined for it{others}"
+                        );
+                    }
+                }
             }
         }
         let now = self.clock.now();
@@ -463,27 +471,6 @@ impl Worker {
             self.shard.pipes().subscriptions(),
             self.shard.frame_bytes(),
             self.shard.counters(),
-        );
-    }
-}
-
-/// Warnings about queues that nobody has defined: at most one a second, with the number of those that were kept back.
-#[derive(Default)]
-struct UnknownQueues {
-    quiet_until_ms: u64,
-    kept_back: u64,
-}
-
-impl UnknownQueues {
-    fn warn(&mut self, now_ms: u64, name: &str) {
-        if now_ms < self.quiet_until_ms {
-            self.kept_back += 1;
-            return;
-        }
-        let others = std::mem::take(&mut self.kept_back);
-        self.quiet_until_ms = now_ms + 1_000;
-        tracing::warn!(
-            "a client's message for the queue {name:?} was ignored: no [queue] is defined for it ({others} more before)"
         );
     }
 }

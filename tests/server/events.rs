@@ -128,6 +128,21 @@ fn an_events_own_right_to_publish_decides() {
     assert_eq!(heard(&mut root), []);
 }
 
+// RK-7: the application decides; the log names each event that its definition lacks, once in a while.
+#[test]
+fn each_undefined_event_of_the_application_is_logged() {
+    let server = server(1, "[pipe.\"room-{x}\"]\n[pipe.\"room-{x}\".event.known]\n[pipe.\"open-{x}\"]\n");
+    for pipe in ["room-1", "room-2", "open-1"] {
+        for event in ["known", "one", "other", "one"] {
+            server.api.done("publish", json!({"pipe": pipe, "event": event, "data": "PRIVATE"}));
+        }
+    }
+    server.log_line("\"other\"");
+    let lines: Vec<String> = server.log().into_iter().filter(|line| line.contains("is not defined there")).collect();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(lines.iter().all(|line| line.contains("room-{x}") && !line.contains("PRIVATE")), "{lines:#?}");
+}
+
 // A13: a definition without events leaves their names open; one with events is closed but for explicit grants.
 #[test]
 fn undefined_events_need_an_open_definition_or_a_grant() {
