@@ -35,6 +35,8 @@ pub const EVENT_LIST_MAX: usize = 64;
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Bytes of a user, tenant, organisation, team, role, session or token id. Longer: the answer is malformed.
 pub const IDENTITY_BYTES_MAX: usize = 256;
+/// Bytes of a display name, or of the name of a feature. Longer: the answer is malformed.
+pub const LABEL_BYTES_MAX: usize = 1_024;
 /// Explicit grants of one connection. More: the answer is malformed.
 pub const GRANTS_MAX: usize = 10_000;
 /// Grants listed in a `welcome`. More: `pipes_truncated`.

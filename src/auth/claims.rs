@@ -17,7 +17,7 @@ use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::decision::{Grant, Identity, Narrowed, Rights};
-use crate::bounds::{GRANTS_MAX, IDENTITY_BYTES_MAX, JSON_DEPTH_MAX};
+use crate::bounds::{GRANTS_MAX, IDENTITY_BYTES_MAX, JSON_DEPTH_MAX, LABEL_BYTES_MAX};
 use crate::config::Rate;
 use crate::protocol::names::{is_pattern, is_pipe_name};
 
@@ -270,9 +270,10 @@ pub fn is_grant_name(name: &str) -> bool {
     is_pipe_name(name) || is_pattern(name)
 }
 
-/// Whether `text` may be a display name or a feature: at most 256 bytes without control characters.
+/// Whether `text` may be a display name or a feature: whatever is not too long. They are shown and compared; nothing is
+/// built from them, so that B9 is not about them.
 fn is_label(text: &str) -> bool {
-    text.len() <= IDENTITY_BYTES_MAX && !text.contains(char::is_control)
+    text.len() <= LABEL_BYTES_MAX
 }
 
 fn string(raw: &RawValue, field: &'static str, valid: fn(&str) -> bool) -> Result<Box<str>, Malformed> {

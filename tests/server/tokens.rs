@@ -215,6 +215,10 @@ fn claims_at_their_limits_are_good() {
     assert_eq!(expires_at(json!({"sub": "ann", "iat": now + 1000, "nbf": now - 1})), None);
     assert!(expires_at(json!({"sub": "ann", "exp": 1e300})).is_some());
     let long = "é".repeat(128);
+    // B9: only ids are short and without control characters.
+    let odd = "Ann\n\u{1b}[31m ".repeat(80);
+    let welcome = Client::connect(server.address, &sign(&json!({"sub": "ann", "name": odd}).to_string())).welcome;
+    assert_eq!(welcome["user"]["name"], odd);
     let named = sign(&json!({"sub": long, "name": "Ann Example"}).to_string());
     assert_eq!(Client::connect(server.address, &named).welcome["user"], json!({"id": long, "name": "Ann Example"}));
     // A1: any other value of a right is no error, and no right.
