@@ -458,7 +458,6 @@ fn a_variable_that_names_no_key_is_an_error() {
         ("PIPEWARD_EDGE__PING", "3", "edge.ping", "nearest is PIPEWARD_EDGE__PING_S"),
         ("PIPEWARD_EGDE__LISTEN", "3", "egde.listen", "nearest is PIPEWARD_EDGE__LISTEN"),
         ("PIPEWARD__LISTEN", "3", "_listen", "no such key"),
-        ("PIPEWARD_LIMITS__PUBLISH__BURTS", "3", "limits.publish.burts", "no such key"),
         ("PIPEWARD_EDGE__PING_S", "0", "edge.ping_s", "from 1 to 3600"),
         ("PIPEWARD_AUTH__TOKEN", "{}", "auth.token", "section"),
         ("PIPEWARD_PIPE__CHAT__SUBSCRIBE", "true", "pipe.chat.subscribe", "in the file"),
@@ -477,6 +476,45 @@ fn a_variable_that_names_no_key_is_an_error() {
         assert!(finding.message.contains(part), "{finding}");
         assert!(finding.to_string().starts_with(&format!("{name}: {key}: ")), "{finding}");
     }
+}
+
+// G16, PROTOCOL §6: by the whole name, and as one that can be used.
+#[test]
+fn an_unknown_variable_names_the_nearest_one_that_there_is() {
+    for (unknown, nearest) in [
+        ("PIPEWARD_CONTORL__LISTEN", "PIPEWARD_CONTROL__LISTEN"),
+        ("PIPEWARD_STOER__PATH", "PIPEWARD_STORE__PATH"),
+        ("PIPEWARD_AUDT__PATH", "PIPEWARD_AUDIT__PATH"),
+        ("PIPEWARD_LIMTS__PUBLSH", "PIPEWARD_LIMITS__PUBLISH"),
+        ("PIPEWARD_LIMITS__PER_USR__PUBLISH", "PIPEWARD_LIMITS__PER_USER__PUBLISH"),
+        ("PIPEWARD_LIMITS__PUBLISH__PERS", "PIPEWARD_LIMITS__PUBLISH__PER_S"),
+        ("PIPEWARD_LIMITS__PUBLISH__BURTS", "PIPEWARD_LIMITS__PUBLISH__BURST"),
+        ("PIPEWARD_EDGE__LISTEN__X", "PIPEWARD_EDGE__LISTEN"),
+        // Not one that only the file may hold.
+        ("PIPEWARD_PUSH__GUARDS", "PIPEWARD_PUSH__PUBLIC"),
+    ] {
+        let findings = parse_with("", &[(unknown, "3")]).expect_err(unknown);
+        assert_eq!(findings.len(), 1, "{findings:#?}");
+        assert!(findings[0].message.ends_with(&format!("the nearest is {nearest}")), "{}", findings[0]);
+    }
+}
+
+// G6: one number of a rate, over the other one of the file or else of the default.
+#[test]
+fn one_number_of_a_rate_wins_alone() {
+    let publish = |text: &str, variables: &[(&str, &str)]| {
+        let (config, warnings) = parse_with(text, variables).unwrap();
+        assert_eq!(warnings, []);
+        config.limits.rates.publish.map(|rate| (rate.per_s, rate.burst))
+    };
+    let burst = ("PIPEWARD_LIMITS__PUBLISH__BURST", "7");
+    let per_s = ("PIPEWARD_LIMITS__PUBLISH__PER_S", "3");
+    let file = "[limits]\npublish = { per_s = 1, burst = 2 }\n";
+    assert_eq!((publish("", &[burst]), publish("", &[per_s])), (Some((50.0, 7.0)), Some((3.0, 100.0))));
+    assert_eq!((publish(file, &[burst]), publish(file, &[per_s])), (Some((1.0, 7.0)), Some((3.0, 2.0))));
+    assert_eq!(publish("[limits]\nthrottle_s = 1\n", &[burst, per_s]), Some((3.0, 7.0)));
+    let findings = parse_with("limits = 3\n", &[burst]).unwrap_err();
+    assert!(findings.iter().any(|finding| finding.line == 1 && finding.key == "limits"), "{findings:#?}");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Environment variables and flags, laid over the tree of the file.
 //!
 //! `PIPEWARD_EDGE__PING_S` stands for `edge.ping_s` (G6). Only names that start with `PIPEWARD_` and hold `__` count.
-//! Invariant: a name that stands for no key is an error (G16); a variable wins over the file, a flag over both.
+//! Invariant: a name that stands for no key is an error (G16); a variable wins over the file, a flag over both. One number of
+//! a rate wins alone: the other stays as it is in the file, or else by default.
 
 use super::finding::{Findings, Place};
-use super::kind::Kind;
+use super::kind::{Key, Kind};
 use super::load::Flag;
-use super::lookup;
+use super::lookup::{self, RATE_NUMBERS};
 use super::tree::{self, Entry, Node, Value};
 
 const PREFIX: &str = "PIPEWARD_";
@@ -29,6 +30,7 @@ pub(super) fn lay_over(
         match key_of(&name) {
             Ok(path) => {
                 let node = node(&path, &text, &place);
+                keep_the_rest_of_a_rate(root, &path, &place);
                 put(root, &path, node, &place, findings);
             }
             Err((key, message)) => findings.error(&place, &key, message),
@@ -60,10 +62,8 @@ fn variable(key: &str) -> String {
 fn key_of(name: &str) -> Result<String, (String, String)> {
     let path = name[PREFIX.len()..].replace(SEPARATOR, ".").to_ascii_lowercase();
     let (section, leaf) = path.rsplit_once('.').unwrap_or(("", &path));
-    let is_rate =
-        matches!(leaf, "per_s" | "burst") && lookup::find(section).is_some_and(|key| matches!(key.kind, Kind::Rate(_)));
-    let is_below = |array: &str| path.strip_prefix(array).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    if FILE_ONLY.iter().any(|only| is_below(only)) {
+    let is_rate = RATE_NUMBERS.contains(&leaf) && rate(section).is_some();
+    if is_file_only(&path) {
         return Err((path, "definitions and arrays of tables cannot be given here; write them in the file".to_owned()));
     }
     if lookup::find(&path).is_some() || is_rate {
@@ -76,9 +76,28 @@ fn key_of(name: &str) -> Result<String, (String, String)> {
     if lookup::is_section(&path) {
         return Err((path, "this names a section; name one of its keys".to_owned()));
     }
-    let known = if lookup::is_section(section) { section } else { "" };
-    let nearest = variable(&lookup::nearest(known, leaf));
+    let nearest = variable(&lookup::nearest_path(&path, |key| !is_file_only(key)));
     Err((path, format!("there is no such key; the nearest is {nearest}")))
+}
+
+/// The key of a rate.
+fn rate(path: &str) -> Option<&'static Key> {
+    lookup::find(path).filter(|key| matches!(key.kind, Kind::Rate(_)))
+}
+
+fn is_file_only(path: &str) -> bool {
+    let is_below = |array: &str| path.strip_prefix(array).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    FILE_ONLY.iter().any(|only| is_below(only))
+}
+
+/// Puts the default of the rate that `path` is a number of below what is laid over, where nothing else is there.
+fn keep_the_rest_of_a_rate(root: &mut Vec<Entry>, path: &str, place: &Place) {
+    let Some(key) = path.rsplit_once('.').and_then(|(section, _)| rate(section)) else { return };
+    let path: Vec<&str> = key.path.split('.').collect();
+    if !key.default.is_empty() && !tree::has(root, &path) {
+        // Where the way there is no table, laying over says so.
+        let _ = tree::set(root, &path, tree::read_value(key.default, place));
+    }
 }
 
 fn node(key: &str, text: &str, place: &Place) -> Node {

@@ -1,12 +1,15 @@
 //! Questions to the table of keys: is this one known, is it a section, which one was meant?
 
 use super::keys::keys;
-use super::kind::Key;
+use super::kind::{Key, Kind};
 
 /// Bytes of an unknown name that are compared with the known ones. The rest of a longer one is passed over.
 const NAME_BYTES_COMPARED_MAX: usize = 64;
 /// What it costs a known key, in edits, that it stands in another table.
 const ELSEWHERE: usize = 2;
+
+/// The numbers of a rate, which are no keys of their own.
+pub(super) const RATE_NUMBERS: [&str; 2] = ["per_s", "burst"];
 
 /// The row of `path`.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
@@ -50,6 +53,19 @@ pub(super) fn nearest(section: &str, name: &str) -> String {
         }
     }
     best
+}
+
+/// The full path that is most like `path`, of keys whose names are not the operator's own and that `may_be` meant; those
+/// of the numbers of a rate too.
+pub(super) fn nearest_path(path: &str, may_be: impl Fn(&str) -> bool) -> String {
+    let path = &path[..path.floor_char_boundary(NAME_BYTES_COMPARED_MAX)];
+    let known = keys().filter(|key| !key.path.contains('*') && may_be(key.path));
+    let numbers = |key: &Key| match key.kind {
+        Kind::Rate(_) => RATE_NUMBERS.iter().map(|number| join(key.path, number)).collect(),
+        _ => Vec::new(),
+    };
+    let paths = known.flat_map(|key| std::iter::once(key.path.to_owned()).chain(numbers(key)));
+    paths.min_by_key(|known| distance(path, known)).unwrap_or_default()
 }
 
 /// `section.name`, and `name` alone at the top of the file.

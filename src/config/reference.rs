@@ -17,6 +17,7 @@ says what is wrong with a file, all of it at once, with line and key. This page 
 - Every key can be given by an environment variable, which wins over the file, except in definitions (`[pipe]`,
   `[module]`, `[action]`, `[queue]`) and arrays of tables (`[[guard]]`, `[[control.key]]`):
   `PIPEWARD_EDGE__PING_S=20` stands for `edge.ping_s = 20`. The value is read as TOML and, failing that, as a string.
+  One number of a rate may be given alone (`PIPEWARD_LIMITS__PUBLISH__BURST=200`); the other stays as it was.
   Flags of the command line win over both.
 - File names are relative to the directory of the configuration file.
 - Of the definitions `[pipe.\"…\"]` the first in the file that matches a name decides. `{x}` captures one or more

@@ -104,6 +104,15 @@ pub(super) fn set(entries: &mut Vec<Entry>, path: &[&str], node: Node) -> Result
     }
 }
 
+/// Whether something stands at `path`.
+pub(super) fn has(entries: &[Entry], path: &[&str]) -> bool {
+    let Some((name, rest)) = path.split_first() else { return true };
+    match entries.iter().find(|entry| entry.name == *name).map(|entry| &entry.node.value) {
+        Some(Value::Table(inner)) => has(inner, rest),
+        found => found.is_some() && rest.is_empty(),
+    }
+}
+
 struct Reader {
     file: Place,
     /// Offset of the first byte of each line. Empty: values have no line.
