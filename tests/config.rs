@@ -397,6 +397,24 @@ fn a_key_of_the_server_api_must_be_whole_and_of_its_own() {
     refused("[control]\nkey = 'x'\n", 2, "control.key", "write `[[control.key]]`");
     refused("[control]\nlisten = ['127.0.0.1:1']\n", 2, "control.listen", "an array was found");
     refused("[control]\nlisten = 'localhost:1'\n", 2, "control.listen", "127.0.0.1:1");
+    refused("[edge]\nlisten = 'localhost:8080'\n", 2, "edge.listen", "names are not looked up");
+    // One port for two listeners.
+    let both = |edge: &str, control: &str| format!("[edge]\nlisten = {edge}\n[control]\nlisten = '{control}'\n");
+    for (edge, control) in [
+        ("'127.0.0.1:9'", "127.0.0.1:9"),
+        ("['[::1]:9', '127.0.0.1:9']", "127.0.0.1:9"),
+        ("'0.0.0.0:9'", "127.0.0.1:9"),
+        ("'[::1]:9'", "[::]:9"),
+    ] {
+        refused(&both(edge, control), 4, "control.listen", "taken by edge.listen");
+    }
+    refused("[edge]\nlisten = '127.0.0.1:8081'\n", 2, "control.listen", "taken by edge.listen");
+    refused("[control]\nlisten = '127.0.0.1:8080'\n", 2, "control.listen", "taken by edge.listen");
+    for (edge, control) in
+        [("'127.0.0.1:0'", "127.0.0.1:0"), ("'127.0.0.1:9'", "127.0.0.2:9"), ("'[::1]:9'", "0.0.0.0:9")]
+    {
+        clean(&both(edge, control));
+    }
     assert!(clean(&(key(named) + &key(other))).control.keys.len() == 2);
 }
 
@@ -414,7 +432,12 @@ fn the_files_of_store_and_audit_are_relative_to_the_configuration() {
     assert_eq!(config.store.path, Path::new("/var/b.redb"));
     assert_eq!(config.audit.path, AuditPath::Stdout);
     assert_eq!(read("[audit]\npath = './-'\n").audit.path, AuditPath::File("/etc/pipeward/./-".into()));
-    refused("[store]\npath = 'x'\n[audit]\npath = 'x'\n", 4, "audit.path", "the file of the store");
+    for (store, audit) in [("x", "x"), ("pipeward.redb", "./pipeward.redb"), ("x", "a/../x"), ("./a//x", "a/./x")] {
+        let text = format!("[store]\npath = '{store}'\n[audit]\npath = '{audit}'\n");
+        refused(&text, 4, "audit.path", "the file of the store");
+    }
+    refused("[audit]\npath = './pipeward.redb'\n", 2, "audit.path", "the file of the store");
+    clean("[store]\npath = 'x'\n[audit]\npath = '../x'\n");
     refused("[audit]\npath = 7\n", 2, "audit.path", "string");
     refused("[store]\npath = ''\n", 2, "store.path", "empty");
 }

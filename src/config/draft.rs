@@ -3,7 +3,8 @@
 //! Invariant: a [`Config`] leaves this file only where no finding is an error.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::call::Calls;
@@ -116,6 +117,7 @@ impl Draft {
         self.check_bytes(findings);
         self.check_queue(findings);
         self.check_cookies(findings);
+        self.check_listeners(findings);
         if let Some(section) = self.places.get("auth.token").cloned() {
             self.auth.token = self.token(&section, dir, findings);
         }
@@ -182,6 +184,21 @@ impl Draft {
         }
     }
 
+    /// Two listeners cannot have one port, but for one that the system chooses.
+    fn check_listeners(&self, findings: &mut Findings) {
+        let control = self.control.listen;
+        let takes = |edge: &&SocketAddr| {
+            let everywhere =
+                edge.is_ipv4() == control.is_ipv4() && (edge.ip().is_unspecified() || control.ip().is_unspecified());
+            edge.port() == control.port() && control.port() != 0 && (edge.ip() == control.ip() || everywhere)
+        };
+        let place = self.places.get("control.listen").or(self.places.get("edge.listen"));
+        if let (Some(edge), Some(place)) = (self.edge.listen.iter().find(takes), place) {
+            let message = format!("{control} is taken by edge.listen ({edge}); write another port in one of the two");
+            findings.error(place, "control.listen", message);
+        }
+    }
+
     /// The files that the server writes.
     fn files(&mut self, dir: &Path, findings: &mut Findings) -> (Store, AuditSettings) {
         let path = self.store.take().map_or(Store::default().path, PathBuf::from);
@@ -191,7 +208,7 @@ impl Draft {
             Some(file) => AuditPath::File(dir.join(file)),
         };
         if let (AuditPath::File(file), Some(place)) = (&path, self.places.get("audit.path"))
-            && *file == store.path
+            && resolved(file) == resolved(&store.path)
         {
             let message = "this is the file of the store as well; write another one";
             findings.error(place, "audit.path", message);
@@ -290,4 +307,23 @@ impl Draft {
     fn place<'p>(&'p self, key: &str, otherwise: &'p Place) -> &'p Place {
         self.places.get(key).unwrap_or(otherwise)
     }
+}
+
+/// One spelling for all paths of one file: as the system has it, else as far as the names alone say.
+fn resolved(path: &Path) -> PathBuf {
+    let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let in_its_folder = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    if let Some(found) = path.canonicalize().ok().or_else(in_its_folder) {
+        return found;
+    }
+    path.components().fold(PathBuf::new(), |mut named, component| {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(named.components().next_back(), Some(Component::Normal(_))) => {
+                named.pop();
+            }
+            other => named.push(other),
+        }
+        named
+    })
 }

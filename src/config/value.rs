@@ -162,10 +162,7 @@ impl One<'_> {
         let Value::Text(text) = &node.value else { return self.wrong_type(node) };
         match text.parse() {
             Ok(address) => Some(address),
-            Err(_) => {
-                let message = format!("`{text}` is not an address with a port; write one like {}", address_like(text));
-                self.error(&node.place, message)
-            }
+            Err(_) => self.error(&node.place, no_address(text)),
         }
     }
 
@@ -175,8 +172,7 @@ impl One<'_> {
         let mut complete = true;
         for (text, place) in texts {
             let Ok(address) = text.parse::<SocketAddr>() else {
-                let message = format!("`{text}` is not an address with a port; write one like {}", address_like(text));
-                self.error::<()>(place, message);
+                self.error::<()>(place, no_address(text));
                 complete = false;
                 continue;
             };
@@ -295,13 +291,15 @@ impl One<'_> {
     }
 }
 
-/// An address as the operator may have meant it.
-fn address_like(text: &str) -> String {
+/// What is wrong with an address, and how the operator may have meant it. A name could be several, or another tomorrow.
+fn no_address(text: &str) -> String {
     let meant = match text.rsplit_once(':') {
         Some(("", port)) => format!("0.0.0.0:{port}"),
         Some(("localhost", port)) => format!("127.0.0.1:{port}"),
         _ => format!("{text}:8080"),
     };
     let likely = meant.parse::<SocketAddr>().map_or("127.0.0.1:8080".to_owned(), |address| address.to_string());
-    format!("\"{likely}\"")
+    let is_name = text.starts_with(|first: char| first.is_ascii_alphabetic());
+    let why = if is_name { " (names are not looked up)" } else { "" };
+    format!("`{text}` is not an address with a port{why}; write one like \"{likely}\"")
 }
