@@ -48,8 +48,12 @@ pub fn serve(config: Config, reload: impl FnMut() -> Option<Config>) -> ExitCode
 pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    // A line that cannot be written is lost. Told to say so, the library would write to the same stderr with `eprintln!`,
+    // which panics where that fails, and a panic ends the process.
+    let log = log.log_internal_errors(false);
     // A second call, as in tests, changes nothing.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).try_init();
+    let _ = log.try_init();
 }
 
 /// Runs a server with these settings. `store` None: what is revoked is forgotten with the process. `started` is told where

@@ -163,6 +163,46 @@ fn a_second_signal_exits_at_once() {
     assert!(server.exit_code().is_some(), "it ends by itself, not by the signal");
 }
 
+/// Lets stderr of the child be something that cannot be written.
+fn mute_stderr(full_disk: bool) -> std::io::Result<()> {
+    let mut pipe = [0; 2];
+    // SAFETY: both ends fit the array and the path ends with a zero; the calls only make and close descriptors of the
+    // child.
+    let done = unsafe {
+        let written = if full_disk {
+            libc::open(c"/dev/full".as_ptr(), libc::O_WRONLY)
+        } else if libc::pipe(pipe.as_mut_ptr()) == 0 {
+            libc::close(pipe[0]);
+            pipe[1]
+        } else {
+            -1
+        };
+        libc::dup2(written, 2)
+    };
+    if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+// A line of the log that cannot be written is lost, and nothing else.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    for full_disk in [false, true] {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+        let config = format!("[edge]\nlisten = \"{free}\"\n");
+        let mut server = Launch::new(&config).before(move || mute_stderr(full_disk)).spawn();
+        until("it listens", || TcpStream::connect(free).is_ok());
+        until("it is ready", || Request::get("/readyz").ask(free).status() == 200);
+        let mut ann = client(free);
+        for signal in [libc::SIGUSR1, libc::SIGHUP, libc::SIGUSR1] {
+            server.signal(signal);
+            std::thread::sleep(Duration::from_millis(200));
+            assert_eq!(ann.request(json!({"type": "subscribe", "pipe": "room"}))["ok"], true);
+        }
+        ann.close();
+        server.signal(libc::SIGTERM);
+        assert_eq!(server.exit_code(), Some(0), "full disk: {full_disk}");
+    }
+}
+
 #[test]
 fn other_signals_do_not_end_it() {
     let mut server = Server::start("");
