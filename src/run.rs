@@ -1,6 +1,6 @@
 //! The process: threads for the workers, signals for the main thread, and how it ends.
 //!
-//! SIGTERM or SIGINT drains (G1); a second one ends the process at once. SIGUSR1 writes every worker's counters into
+//! SIGTERM or SIGINT drains (G1); a second one ends the process at once, once the audit has been written. SIGUSR1 writes every worker's counters into
 //! the log. A worker that fails ends the process: a supervisor restarts it and clients reconnect (ARCHITECTURE.md,
 //! Panics).
 
@@ -28,6 +28,9 @@ use crate::worker::{Clock, EventFd, Handoffs, Listeners, Orders, Parts, listen};
 const EXIT_FAILED: u8 = 1;
 /// Exit code where the configuration is wrong.
 const EXIT_WRONG: u8 = 2;
+/// How long an exit in haste, after a second signal, waits for the audit. What was recorded is mostly written in a
+/// moment, and who sends a second signal does not want to wait for a disk that hangs.
+const HASTY_AUDIT_WAIT: Duration = Duration::from_millis(500);
 
 /// Runs the server until it is told to stop.
 ///
@@ -165,6 +168,7 @@ impl Server {
             match wait_for_signal(Duration::from_millis(100)) {
                 Some(libc::SIGTERM | libc::SIGINT) if draining => {
                     tracing::warn!("told to stop again: exiting at once");
+                    self.audit.close_within(HASTY_AUDIT_WAIT);
                     return ExitCode::from(EXIT_FAILED);
                 }
                 Some(libc::SIGTERM | libc::SIGINT) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Client, Launch, Message, Raw, Request, Server, token, until};
+use crate::support::{AUDITED, Client, Launch, Message, Raw, Request, Server, records, token, until};
 
 fn client(address: SocketAddr) -> Client {
     Client::connect(address, &token("ann", &[("room", "sub,pub")]))
@@ -161,6 +161,21 @@ fn a_second_signal_exits_at_once() {
     assert!(server.is_running());
     server.signal(libc::SIGTERM);
     assert!(server.exit_code().is_some(), "it ends by itself, not by the signal");
+}
+
+// G1, GD-9: an exit in haste loses no record that was taken in.
+#[test]
+fn a_second_signal_exits_with_the_audit_written() {
+    let mut server = Server::start(&format!("[edge]\ndrain_s = 3600\n{AUDITED}"));
+    let mut ann = client(server.address);
+    server.signal(libc::SIGTERM);
+    assert_eq!(ann.receive()["event"], "draining");
+    for call in 0..5 {
+        server.api.done("revoke", json!({"user": "ben", "pipe": format!("room-{call}")}));
+    }
+    server.signal(libc::SIGTERM);
+    assert!(server.exit_code().is_some(), "it ends by itself, not by the signal");
+    assert_eq!(records(&server, "revoke").len(), 5);
 }
 
 /// Lets stderr of the child be something that cannot be written.

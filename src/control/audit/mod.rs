@@ -133,14 +133,19 @@ impl Audit {
     /// Writes what was recorded before this call and ends the writer; records that come later are dropped. Waits at most
     /// five seconds. A second call does nothing.
     pub fn close(&self) {
+        self.close_within(CLOSE_WAIT);
+    }
+
+    /// The same, waiting at most so long.
+    pub fn close_within(&self, most: Duration) {
         self.counts.closing.store(true, Release);
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(writer) = writer else { return };
         writer.thread().unpark();
-        let until = Instant::now() + CLOSE_WAIT;
+        let until = Instant::now() + most;
         while !writer.is_finished() {
             if Instant::now() >= until {
-                tracing::error!("the audit could not be written to its end within {} s", CLOSE_WAIT.as_secs());
+                tracing::error!("the audit could not be written to its end within {most:?}");
                 return;
             }
             std::thread::sleep(Duration::from_millis(2));
