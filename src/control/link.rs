@@ -1,6 +1,8 @@
 //! The control thread's end of the mesh: one worker or all of them are asked something, and answer.
 //!
-//! Invariant: what is sent to one worker arrives in the order in which it was sent. A command is answered once by every
+//! Invariant: what is sent after something else was sent arrives at every worker after it. What is being sent at the same
+//! time has no order: where rings are full one sender may wait for a worker while another gets ahead of it at the next
+//! one. Whoever needs an order waits for one sending before the next, as the changes of one user do. A command is answered once by every
 //! worker that lives; one that has ended, or ends meanwhile, counts as having nobody connected. Room in a full ring is
 //! waited for by looking again each millisecond, which costs nothing while the rings are not full, as they hardly ever
 //! are: nothing is lost, and the workers need not know that this participant sleeps differently from them.
