@@ -25,7 +25,7 @@ pub mod signature;
 
 use counts::{Called, Counts, Fault};
 use gate::{Gate, Share, Turned};
-use post::{Failed, Poster, Reply};
+use post::{Failed, Poster, Reply, Sending};
 
 use super::service::Service;
 use crate::auth::answer;
@@ -194,7 +194,12 @@ impl Application {
     async fn post(&self, called: Called, endpoint: &Endpoint, body: String, until: Instant) -> Result<Reply, NoReply> {
         let counts = &self.inner.counts;
         let _under_way = counts.begin(called);
-        match self.inner.poster.post(endpoint, body, Service::now_ms() / 1000, until).await {
+        let sending = match called {
+            // A message of a queue is delivered at least once, each time with the same id.
+            Called::Authorize | Called::Rule | Called::Queue => Sending::Repeatable,
+            Called::Action => Sending::Single,
+        };
+        match self.inner.poster.post(endpoint, body, Service::now_ms() / 1000, until, sending).await {
             Ok(reply) => {
                 if reply.status >= 500 {
                     counts.failed(called, Fault::Unavailable);

@@ -146,6 +146,64 @@ fn whoever_hangs_up_or_is_not_there_is_unavailable() {
     assert_eq!(faults(&one, Called::Authorize), [0, 0, 1, 0]);
 }
 
+/// An answer after which the connection ends, although nothing in it says so.
+fn and_hangs_up(body: &str) -> Answer {
+    Answer::Raw(format!("HTTP/1.1 200 Yes\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes())
+}
+
+#[test]
+fn a_server_that_closes_kept_connections_without_a_word_fails_no_call() {
+    let answers = http::Application::start(|request, _| match request.head.split(' ').nth(1) {
+        Some("/authorize") => and_hangs_up(ADA),
+        Some("/rule") => and_hangs_up(r#"{"allow":true}"#),
+        _ => and_hangs_up("1"),
+    });
+    let one = application(Some((answers.endpoint("/authorize", 5_000), 4)));
+    wait(async {
+        for round in 0..150 {
+            let calls: Vec<_> = (0..4)
+                .map(|n| {
+                    let one = one.clone();
+                    let [rule, action, queue] =
+                        ["/rule", "/action", "/queue"].map(|path| answers.endpoint(path, 5_000));
+                    tokio::spawn(async move {
+                        assert_eq!(one.authorize(upgrade([10, 0, 0, n])).await.err(), None, "round {round}");
+                        one.rule(ask(&rule)).await.unwrap_or_else(|why| panic!("round {round}: {why:?}"));
+                        assert_eq!(one.act(ask(&action)).await.as_deref(), Ok("1"), "round {round}");
+                        assert_eq!(one.deliver(&queue, "{}".to_owned()).await, Ok(200), "round {round}");
+                    })
+                })
+                .collect();
+            for call in calls {
+                call.await.unwrap();
+            }
+        }
+    });
+    let arrived = |path: &str| answers.seen().iter().filter(|call| call.head.contains(path)).count();
+    assert_eq!(arrived(" /action "), 600, "an action is never sent twice");
+    assert_eq!(Called::ALL.map(|called| faults(&one, called)), [[0; 4]; 4]);
+}
+
+#[test]
+fn who_hangs_up_instead_of_answering_is_asked_once_more_only_on_a_connection_that_was_kept() {
+    // The first call is answered and its connection kept, every later one is not.
+    let answers = http::Application::start(|_, before| match before {
+        0 => Answer::Reply(200, r#"{"allow":true}"#.to_owned()),
+        _ => Answer::Raw(Vec::new()),
+    });
+    let one = application(None);
+    let rule = answers.endpoint("/rule", 5_000);
+    wait(async {
+        assert!(one.rule(ask(&rule)).await.is_ok());
+        assert!(matches!(one.rule(ask(&rule)).await, Err(Unanswered::Failed(_))));
+        assert_eq!((answers.seen().len(), answers.connections()), (3, 2), "the kept connection, then a fresh one");
+        assert!(matches!(one.rule(ask(&rule)).await, Err(Unanswered::Failed(_))));
+        assert_eq!((answers.seen().len(), answers.connections()), (4, 3), "a fresh connection, and no more");
+        assert!(one.act(ask(&rule)).await.is_err());
+        assert_eq!((answers.seen().len(), answers.connections()), (5, 4), "an action is never sent twice");
+    });
+}
+
 // B24
 #[test]
 fn time_in_the_line_counts() {
@@ -318,11 +376,11 @@ fn one_slow_endpoint_does_not_keep_the_others_waiting() {
 
 #[test]
 fn connections_are_used_again() {
-    let answers = reply(200, "1");
+    let answers = reply(200, r#"{"allow":true}"#);
     let one = application(None);
     wait(async {
         for _ in 0..10 {
-            one.act(ask(&answers.endpoint("/", 1_000))).await.unwrap();
+            one.rule(ask(&answers.endpoint("/", 1_000))).await.unwrap();
         }
     });
     assert_eq!((answers.seen().len(), answers.connections()), (10, 1));
