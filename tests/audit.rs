@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pipeward::config::{AuditPath, AuditSettings};
 use pipeward::control::audit::{Audit, AuditBounds};
 use pipeward::protocol::codes::{CloseCode, Code};
-use pipeward::shard::record::{Kind, Record};
+use pipeward::shard::record::{Kind, Particulars, Record};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -335,6 +335,19 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 prop_compose! {
+    fn particulars()(
+        texts in prop::array::uniform4(prop::option::of(text())),
+        issued_before_s in prop::option::of(any::<i64>()),
+        ttl_s in prop::option::of(1.0..1e9),
+        until in prop::option::of(Just("reauthorized")),
+        reconnect in prop::option::of(any::<bool>()),
+    ) -> Particulars {
+        let [session, token_id, except_session, except_token] = texts.map(|text| text.map(String::into_boxed_str));
+        Particulars { session, token_id, issued_before_s, except_session, except_token, ttl_s, until, reconnect }
+    }
+}
+
+prop_compose! {
     fn record()(
         ts_ms in any::<u64>(),
         kind in prop::sample::select(KINDS.as_slice()),
@@ -343,6 +356,7 @@ prop_compose! {
         texts in prop::array::uniform6(prop::option::of(text())),
         ip in prop::option::of(any::<IpAddr>()),
         count in any::<u64>(),
+        particulars in prop::option::of(particulars()),
     ) -> Record {
         let [connection, user, tenant, key, pipe, reason] = texts;
         let boxed = |text: Option<String>| text.map(String::into_boxed_str);
@@ -350,6 +364,7 @@ prop_compose! {
             ts_ms, kind, code, close, connection, ip, count,
             user: boxed(user), tenant: boxed(tenant), key: boxed(key), pipe: boxed(pipe),
             reason: reason.map(Into::into),
+            particulars: particulars.map(Box::new),
         }
     }
 }
@@ -362,6 +377,14 @@ fn expected(record: &Record) -> Value {
         "tenant": record.tenant, "ip": record.ip, "key": record.key, "pipe": record.pipe, "reason": record.reason,
         "count": (record.count > 1).then_some(record.count),
     });
+    if let Some(said) = &record.particulars {
+        let said = json!({
+            "session": said.session, "token_id": said.token_id, "issued_before_s": said.issued_before_s,
+            "except_session": said.except_session, "except_token": said.except_token, "ttl_s": said.ttl_s,
+            "until": said.until, "reconnect": said.reconnect,
+        });
+        line.as_object_mut().expect("an object").extend(said.as_object().expect("an object").clone());
+    }
     line.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
     line
 }

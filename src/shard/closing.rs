@@ -23,26 +23,39 @@ pub(super) fn reconnect_in_ms(drain_ms: u64, after_ms: u64) -> u64 {
 impl Shard {
     /// Closes an open connection from our side. `at_once`: what waits to be sent is forgotten first.
     pub(super) fn begin_close(&mut self, now: Now, slot: u32, code: CloseCode, reason: &str, at_once: bool) {
-        self.close_with(now, slot, code, Some((code.number(), reason)), at_once, false);
+        self.begin_close_for(now, slot, code, reason, at_once, code.reason());
+    }
+
+    /// The same, where the code alone does not say for the audit why it is closed.
+    pub(super) fn begin_close_for(
+        &mut self,
+        now: Now,
+        slot: u32,
+        code: CloseCode,
+        reason: &str,
+        at_once: bool,
+        recorded: &'static str,
+    ) {
+        self.close_with(now, slot, (code, recorded), Some((code.number(), reason)), at_once, false);
     }
 
     /// Answers the peer's close frame.
     pub(super) fn answer_close(&mut self, now: Now, slot: u32, code: Option<u16>) {
-        self.close_with(now, slot, CloseCode::Normal, code.map(|code| (code, "")), false, true);
+        self.close_with(now, slot, (CloseCode::Normal, ""), code.map(|code| (code, "")), false, true);
     }
 
     fn close_with(
         &mut self,
         now: Now,
         slot: u32,
-        counted: CloseCode,
+        (counted, recorded): (CloseCode, &'static str),
         payload: Option<(u16, &str)>,
         at_once: bool,
         peer_done: bool,
     ) {
         self.tell_denials_at_once(slot);
         if !peer_done {
-            self.record_disconnect(now, slot, counted, counted.reason());
+            self.record_disconnect(now, slot, counted, recorded);
         }
         self.leave_people(slot);
         let State::Open(open) = std::mem::replace(&mut self.slots[slot as usize].state, State::Vacant) else { return };

@@ -188,11 +188,14 @@ impl Shard {
 
     fn disconnect(&mut self, now: Now, who: &Who, reconnect: bool) -> u64 {
         let slots = self.slots_of_who(who);
+        // Neither is a drain or a refusal of ours.
+        const BY_CALL: &str = "disconnected by the application";
         for slot in &slots {
             if reconnect {
-                self.begin_close(now, *slot, CloseCode::Draining, "retry_after_ms=1000", false);
+                self.begin_close_for(now, *slot, CloseCode::Draining, "retry_after_ms=1000", false, BY_CALL);
             } else {
-                self.begin_close(now, *slot, CloseCode::Forbidden, CloseCode::Forbidden.reason(), true);
+                let code = CloseCode::Forbidden;
+                self.begin_close_for(now, *slot, code, code.reason(), true, BY_CALL);
             }
         }
         slots.len() as u64

@@ -49,6 +49,27 @@ impl Kind {
     }
 }
 
+/// What a call of the application said beside whom and which pipe it was about. Ids, never a token.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Particulars {
+    /// The session that it was about.
+    pub session: Option<Box<str>>,
+    /// The id of the token that it was about (`jti`).
+    pub token_id: Option<Box<str>>,
+    /// The cut-off, Unix seconds.
+    pub issued_before_s: Option<i64>,
+    /// The session that was spared.
+    pub except_session: Option<Box<str>>,
+    /// The id of the token that was spared.
+    pub except_token: Option<Box<str>>,
+    /// The time limit, seconds.
+    pub ttl_s: Option<f64>,
+    /// What else ends it.
+    pub until: Option<&'static str>,
+    /// Whether the clients may connect again.
+    pub reconnect: Option<bool>,
+}
+
 /// One record of a worker or of the control thread.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
@@ -74,6 +95,8 @@ pub struct Record {
     pub pipe: Option<Box<str>>,
     /// Why, or which call: a fixed sentence or name, nothing that a client sent.
     pub reason: Option<std::borrow::Cow<'static, str>>,
+    /// What else a call said.
+    pub particulars: Option<Box<Particulars>>,
     /// How many such things this record stands for.
     pub count: u64,
 }
@@ -93,6 +116,7 @@ impl Record {
             key: None,
             pipe: None,
             reason: None,
+            particulars: None,
             count: 1,
         }
     }

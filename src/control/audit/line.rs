@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::shard::record::{Kind, Record};
+use crate::shard::record::{Kind, Particulars, Record};
 
 /// Why some are missing.
 const DROPPED: &str = "audit records were dropped before this one";
@@ -35,10 +35,48 @@ struct Line<'a> {
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(flatten)]
+    said: Said<'a>,
     #[serde(skip_serializing_if = "is_one")]
     count: u64,
     #[serde(skip_serializing_if = "is_none")]
     dropped: u64,
+}
+
+/// What a call said.
+#[derive(Default, Serialize)]
+struct Said<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_before_s: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    except_session: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    except_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reconnect: Option<bool>,
+}
+
+impl Said<'_> {
+    fn of(said: &Particulars) -> Said<'_> {
+        Said {
+            session: said.session.as_deref(),
+            token_id: said.token_id.as_deref(),
+            issued_before_s: said.issued_before_s,
+            except_session: said.except_session.as_deref(),
+            except_token: said.except_token.as_deref(),
+            ttl_s: said.ttl_s,
+            until: said.until,
+            reconnect: said.reconnect,
+        }
+    }
 }
 
 /// Appends the line of a record.
@@ -56,6 +94,7 @@ pub(super) fn write(record: &Record, out: &mut Vec<u8>) {
             pipe: record.pipe.as_deref(),
             key: record.key.as_deref(),
             reason: record.reason.as_deref(),
+            said: record.particulars.as_deref().map(Said::of).unwrap_or_default(),
             count: record.count,
             dropped: 0,
         },
@@ -78,6 +117,7 @@ pub(super) fn write_dropped(ts_ms: u64, dropped: u64, out: &mut Vec<u8>) {
             pipe: None,
             key: None,
             reason: Some(DROPPED),
+            said: Said::default(),
             count: 1,
             dropped,
         },
