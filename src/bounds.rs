@@ -46,6 +46,16 @@ pub const RESOLVED_NAMES_MAX: usize = 32;
 /// Pipes known to the process at one time (subscribed, or named by a grant that was used). More: `TOO_MANY`.
 pub const PIPES_MAX: usize = 4_000_000;
 
+/// Revocations in force at one time; each takes some 400 bytes. More: `TOO_MANY`. What takes the place of another needs no room.
+pub const REVOCATIONS_MAX: usize = 10_000_000;
+/// Revocations of single pipes, and cut-offs of tokens, of one user id. More: `TOO_MANY`; taking everything from the user is
+/// always possible.
+pub const REVOCATIONS_PER_USER_MAX: usize = 10_000;
+/// Pushes of `notify` that wait. More: `OVERLOADED`.
+pub const NOTICES_MAX: usize = 1_024;
+/// Bytes of their payloads. More: `OVERLOADED`.
+pub const NOTICE_BYTES_MAX: usize = 64 << 20;
+
 /// Entries of one ring of the mesh. Full: the publish stays unparsed and its connection pauses.
 pub const RING_ENTRIES: usize = 1024;
 /// Entries taken from the rings in one go, and how often in one tick. In between, whoever has much waiting is given a write.

@@ -22,6 +22,7 @@ use super::link::{Late, Link};
 use super::queues::{Dead, NotRevived, QueueFacts, Queues};
 use super::store::{Change, Store, StoreError};
 use super::validation::Validation;
+use crate::bounds::{REVOCATIONS_MAX, REVOCATIONS_PER_USER_MAX};
 use crate::protocol::codes::Code;
 use crate::protocol::encode::{self, Sender};
 use crate::shard::command::{Act, Answer, ConnectionFacts, Member, Members, Person, Stats, Who, Within};
@@ -31,11 +32,6 @@ use crate::shard::shared::Shared;
 
 /// Calls at work at one time. More: [`Failure::Overloaded`].
 const CALLS_MAX: usize = 1024;
-/// Revocations in force at one time; each takes some 400 bytes. More: [`Failure::TooMany`].
-pub const REVOCATIONS_MAX: usize = 10_000_000;
-/// Revocations of single pipes, and cut-offs of tokens, of one user id. More: [`Failure::TooMany`]; taking everything
-/// from the user is always possible.
-pub const REVOCATIONS_PER_USER_MAX: usize = 10_000;
 /// Users are spread over so many lines in which their changes stand.
 const LINES: usize = 256;
 /// The longest that a revocation of tokens waits for its cut-off to pass (D9).
@@ -208,7 +204,7 @@ impl Service {
         self.run(move |inner| async move {
             let entry = Arc::new(revocation);
             let _turn = inner.turn(&entry.person.user).await;
-            inner.check_room((entry.taken != Taken::Everything).then_some(&entry.person))?;
+            inner.check_room(&Entry::Pipes(entry.clone()))?;
             let stored = inner.store.write(Change::Put(Entry::Pipes(entry.clone()))).await;
             inner.table().touch(&entry.person, Self::now_ms());
             inner.table().insert(entry.clone());
@@ -228,16 +224,15 @@ impl Service {
         self.run(move |inner| async move {
             let _turn = inner.turn(&restoration.person.user).await;
             // Without a tenant it means that user id in every tenant (D14): also what was revoked in a named one.
-            for one in inner.table().in_named_tenants(&restoration) {
-                let stored = inner.store.write(Change::Lift(one.clone())).await;
-                inner.table().lift(&one);
-                inner.link.count_all(&Act::Restore(Arc::new(one))).await?;
-                durable(stored)?;
+            let named = inner.table().in_named_tenants(&restoration);
+            let (mut outcome, mut late) = (Ok(0), false);
+            for one in named.into_iter().chain([restoration]) {
+                let lifted = inner.restore(one, late).await;
+                late |= lifted == Err(Failure::Overloaded);
+                // What went wrong with one is no reason to leave another in force; the first of it is told.
+                outcome = outcome.and(lifted);
             }
-            let stored = inner.store.write(Change::Lift(restoration.clone())).await;
-            inner.table().lift(&restoration);
-            let connections = inner.link.count_all(&Act::Restore(Arc::new(restoration))).await?;
-            durable(stored).map(|()| connections)
+            outcome
         })
         .await
     }
@@ -495,17 +490,44 @@ impl Inner {
         self.lines[line].lock().await
     }
 
-    fn check_room(&self, person: Option<&Person>) -> Result<(), Failure> {
-        if self.table().count() >= REVOCATIONS_MAX {
-            return Err(Failure::TooMany(format!("{REVOCATIONS_MAX} revocations are in force, and that is the most")));
+    /// Whether there is room for one more. What takes the place of an entry needs none (D4).
+    fn check_room(&self, entry: &Entry) -> Result<(), Failure> {
+        let user = match entry {
+            Entry::Pipes(one) => (one.taken != Taken::Everything).then_some(&one.person.user),
+            Entry::Tokens(one) => match &one.tokens {
+                Tokens::IssuedBefore { person, .. } => Some(&person.user),
+                Tokens::Token(_) | Tokens::Session(_) => None,
+            },
+        };
+        let full = self.table().count() >= REVOCATIONS_MAX;
+        let full_of_user = user.is_some_and(|user| self.table().count_of(user) >= REVOCATIONS_PER_USER_MAX);
+        if !(full || full_of_user) || self.table().has_same(entry) {
+            return Ok(());
         }
-        if person.is_some_and(|person| self.table().count_of(&person.user) >= REVOCATIONS_PER_USER_MAX) {
-            return Err(Failure::TooMany(format!(
+        Err(Failure::TooMany(if full {
+            format!("{REVOCATIONS_MAX} revocations are in force, and that is the most")
+        } else {
+            format!(
                 "{REVOCATIONS_PER_USER_MAX} revocations of this user are in force, and that is the most; revoke_all is \
                  always possible"
-            )));
+            )
+        }))
+    }
+
+    /// Lifts what this names exactly. With `late` nobody waits for the workers, one of which does not answer: each entry
+    /// of a user would wait for it anew.
+    async fn restore(&self, restoration: Restoration, late: bool) -> Result<u64, Failure> {
+        let stored = self.store.write(Change::Lift(restoration.clone())).await;
+        self.table().lift(&restoration);
+        let act = Act::Restore(Arc::new(restoration));
+        if late {
+            for worker in 0..self.link.workers() {
+                self.link.tell(worker, act.clone()).await;
+            }
+            return durable(stored).map(|()| 0);
         }
-        Ok(())
+        let connections = self.link.count_all(&act).await?;
+        durable(stored).map(|()| connections)
     }
 
     async fn revoke_tokens(&self, mut revocation: TokenRevocation) -> Result<u64, Failure> {
@@ -514,10 +536,7 @@ impl Inner {
         revocation.until_ms = revocation.until_ms.max(self.table().until_of(&revocation.tokens));
         let revocation = Arc::new(revocation);
         let entry = Entry::Tokens(revocation.clone());
-        self.check_room(match &revocation.tokens {
-            Tokens::IssuedBefore { person, .. } => Some(person),
-            Tokens::Token(_) | Tokens::Session(_) => None,
-        })?;
+        self.check_room(&entry)?;
         let stored = self.store.write(Change::Put(entry.clone())).await;
         if let Tokens::IssuedBefore { person, .. } = &revocation.tokens {
             self.table().touch(person, Service::now_ms());

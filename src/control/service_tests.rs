@@ -223,6 +223,25 @@ fn without_a_store_it_is_in_force_and_the_answer_says_so() {
     });
 }
 
+// D6, D14, INVARIANTS 6: an entry that fails does not leave those after it in force.
+#[test]
+fn a_restore_over_all_tenants_goes_on_where_one_fails() {
+    let store = Store::in_memory().unwrap();
+    store.close();
+    let rig = Rig::over(1, 64, store);
+    let in_tenant = |tenant: &str| Revocation {
+        person: Person { tenant: Some(tenant.into()), user: "ann".into() },
+        ..revocation("ann", "a", FOR_EVER)
+    };
+    let table = &rig.service.shared().revocations;
+    for one in [in_tenant("red"), in_tenant("blue"), revocation("ann", "a", FOR_EVER)] {
+        table.insert(Arc::new(one));
+    }
+    let outcome = wait(rig.service.restore(restoration("ann", "a")));
+    assert!(matches!(outcome, Err(Failure::NotDurable(_))), "{outcome:?}");
+    assert_eq!((table.count(), rig.acts(0).len()), (0, 3));
+}
+
 /// Many revocations and restorations of one entry at once: whatever comes last, everybody agrees on it.
 #[test]
 fn store_table_and_workers_agree_on_what_came_last() {
@@ -421,6 +440,11 @@ fn one_user_cannot_have_revocations_without_end() {
     wait(async {
         let refused = rig.service.revoke(revocation("ann", "one more", FOR_EVER)).await.unwrap_err();
         assert!(matches!(&refused, Failure::TooMany(why) if why.contains("revoke_all")), "{refused:?}");
+        // D4: the same again takes no more room, and its time limit is the new one.
+        let until_ms = Service::now_ms() + 3_600_000;
+        assert_eq!(rig.service.revoke(revocation("ann", "p7", until_ms)).await, Ok(EACH));
+        assert_eq!(table.count(), REVOCATIONS_PER_USER_MAX);
+        assert!(table.of(None, "ann", until_ms).len() == REVOCATIONS_PER_USER_MAX - 1, "it has its new end");
         let all = Revocation { taken: Taken::Everything, ..revocation("ann", "", FOR_EVER) };
         assert_eq!(rig.service.revoke(all).await, Ok(EACH));
         assert_eq!(rig.service.revoke(revocation("bea", "a", FOR_EVER)).await, Ok(EACH));

@@ -400,6 +400,17 @@ impl Revocations {
         }
     }
 
+    /// Whether an entry of the same person and pipes, or of the same tokens, is in the table: this one would take its place.
+    pub fn has_same(&self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Pipes(own) => {
+                let same = |one: &Arc<Revocation>| one.person == own.person && one.taken == own.taken;
+                self.read().pipes.get(&own.person.user).is_some_and(|list| list.iter().any(same))
+            }
+            Entry::Tokens(own) => self.until_of(&own.tokens) > 0,
+        }
+    }
+
     /// Entries that speak of this user id, in whatever tenant.
     pub fn count_of(&self, user: &str) -> usize {
         let parts = self.read();

@@ -10,13 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::operations::Operations;
 use super::refusal::Refusal;
+use crate::bounds::{NOTICE_BYTES_MAX, NOTICES_MAX};
 use crate::protocol::codes::Code;
 use crate::shard::command::Who;
-
-/// Pushes that wait. More: 503 `OVERLOADED`.
-const NOTICES_MAX: usize = 1024;
-/// Bytes of their payloads. More: 503 `OVERLOADED`.
-const NOTICE_BYTES_MAX: u32 = 64 << 20;
 
 /// One push.
 pub(super) struct Notice {
@@ -47,7 +43,7 @@ impl Notices {
                 let _ = operations.push(notice.to, &notice.event, &notice.data).await;
             }
         });
-        Notices { queue, room: Arc::new(Semaphore::new(NOTICE_BYTES_MAX as usize)) }
+        Notices { queue, room: Arc::new(Semaphore::new(NOTICE_BYTES_MAX)) }
     }
 
     /// Takes a push to be carried out later.
