@@ -112,7 +112,7 @@ impl Operations for Service {
         self.shared().is_ready()
     }
 
-    fn data_bytes_max(&self) -> usize {
+    fn queue_bytes(&self) -> usize {
         self.shared().settings().config.limits.queue_bytes as usize
     }
 }

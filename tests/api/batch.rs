@@ -17,7 +17,7 @@ fn commands_are_tried_in_order_and_fail_alone() {
         {"pipe":"b","event":"e","data":"x","method":"publish","count":true},
         {"method":"publish","pipe":"no good","event":"e","data":1},
         {"method":"stats"}, {"method":"batch","commands":[]}, {"method":5}, {}, 7,
-        {"method":"revoke","user":"ada","pipe":"c","extra":1},
+        {"method":"revoke","user":"ada","pipe":"c","session":1,"user":"ada"},
         {"method":"revoke","user":"ada","pipe":"c"},
         {"method":"notify","to":{"user":"ada"},"event":"e","data":null}
     ]}"#;
@@ -64,9 +64,7 @@ fn a_thousand_commands_are_taken_and_one_more_refuses_all() {
     assert_eq!(results(&api.post("/v1/batch", &many(1000)).json()).len(), 1000);
     assert_eq!(api.fake.asked().len(), 1000);
     assert_eq!(api.post("/v1/batch", r#"{"commands":[]}"#).json(), json!({"results": []}));
-    for body in
-        [r#"{"commands":{}}"#, r#"{"commands":null}"#, r#"{"commands":[],"x":1}"#, r#"{"commands":[],"commands":[]}"#]
-    {
+    for body in [r#"{"commands":{}}"#, r#"{"commands":null}"#, r#"{"x":1}"#, r#"{"commands":[],"commands":[]}"#] {
         api.post("/v1/batch", body).refused(400, "INVALID");
     }
 }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use pipeward::control::service::Failure;
 use pipeward::protocol::codes::Code;
 use pipeward::shard::command::{Person, Who};
-use pipeward::shard::record::Kind;
+use pipeward::shard::record::{Kind, Particulars};
 use pipeward::shard::revocation::{FOR_EVER, Restoration, Revocation, Taken, TokenRevocation, Tokens};
 use serde_json::json;
 
@@ -51,13 +51,69 @@ fn publish_hands_on_the_data_byte_for_byte() {
     assert_eq!(api.fake.records(), []);
 }
 
+// C14
 #[test]
-fn data_may_be_null_but_not_left_out() {
+fn the_data_of_an_event_may_be_null_or_left_out() {
     let api = Api::start();
-    assert_eq!(api.post("/v1/publish", r#"{"pipe":"chat","event":"m","data":null}"#).status, 200);
-    assert!(matches!(&api.fake.asked()[..], [Asked::Publish { data, .. }] if data == "null"));
-    let error = api.post("/v1/publish", r#"{"pipe":"chat","event":"m"}"#).refused(400, "INVALID");
-    assert_eq!(error, "`data` is missing");
+    for body in [r#"{"pipe":"chat","event":"m","data":null}"#, r#"{"pipe":"chat","event":"m"}"#] {
+        assert_eq!(api.post("/v1/publish", body).status, 200, "{body}");
+        assert!(matches!(&api.fake.asked()[..], [Asked::Publish { data, .. }] if data == "null"), "{body}");
+    }
+}
+
+#[test]
+fn a_count_is_asked_for_in_any_usual_way() {
+    let api = Api::start();
+    let body = r#"{"pipe":"chat","event":"m","data":1}"#;
+    for (query, counts) in [
+        ("count", true),
+        ("count=1", true),
+        ("count=true", true),
+        ("x&count&y=", true),
+        ("count=", false),
+        ("count=false", false),
+        ("count=0", false),
+        ("", false),
+    ] {
+        assert_eq!(api.post(&format!("/v1/publish?{query}"), body).status, 200, "{query}");
+        assert!(matches!(api.fake.asked()[..], [Asked::Publish { count, .. }] if count == counts), "{query}");
+    }
+}
+
+// D14
+#[test]
+fn a_push_takes_the_tenant_beside_its_target_too() {
+    let api = Api::start();
+    for (fields, who) in [
+        (r#""to":{"user":"ada"},"tenant":"acme""#, Who::User(person(Some("acme"), "ada"))),
+        (r#""to":{"user":"ada","tenant":"acme"},"tenant":"acme""#, Who::User(person(Some("acme"), "ada"))),
+        (r#""to":{"role":"admin"},"tenant":"acme""#, Who::Role("admin".into(), Some("acme".into()))),
+        (r#""to":{"org":"o"},"tenant":"acme""#, Who::Org("o".into(), Some("acme".into()))),
+        (r#""to":{"tenant":"acme"},"tenant":"acme""#, Who::Tenant("acme".into())),
+        (r#""to":{"user":"ada"},"tenant":null"#, Who::User(person(None, "ada"))),
+    ] {
+        for call in ["push", "notify"] {
+            let answer = api.post(&format!("/v1/{call}"), &format!(r#"{{{fields},"event":"e","data":1}}"#));
+            assert!(answer.status < 300, "{fields}: {answer:?}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let expected = Asked::Push { to: who.clone(), event: "e".to_owned(), data: "1".to_owned() };
+            assert_eq!(api.fake.asked(), [expected], "{call} {fields}");
+        }
+    }
+    for fields in [
+        r#""to":{"user":"ada","tenant":"acme"},"tenant":"other""#,
+        r#""to":{"tenant":"acme"},"tenant":"other""#,
+        r#""to":{"connection":"0-0-1-1"},"tenant":"acme""#,
+        r#""to":{"user":"ada"},"tenant":5"#,
+        r#""to":{"user":"ada"},"tenant":"""#,
+    ] {
+        for call in ["push", "notify"] {
+            let body = format!(r#"{{{fields},"event":"e","data":1}}"#);
+            let error = api.post(&format!("/v1/{call}"), &body).refused(400, "INVALID");
+            assert!(error.contains("tenant"), "{error}");
+        }
+    }
+    assert_eq!(api.fake.asked(), []);
 }
 
 // SR-12
@@ -231,7 +287,7 @@ fn what_the_service_cannot_do_has_its_status() {
     let api = Api::start();
     let body = r#"{"user":"ada","pipe":"p"}"#;
     for (failure, status, code) in [
-        (Failure::NotDurable("in force, not durable".to_owned()), 500, "INTERNAL"),
+        (Failure::NotDurable("the disk is full".to_owned()), 500, "INTERNAL"),
         (Failure::TooMany("too many".to_owned()), 429, "TOO_MANY"),
         (Failure::Overloaded, 503, "OVERLOADED"),
         (Failure::Draining, 503, "DRAINING"),
@@ -240,7 +296,11 @@ fn what_the_service_cannot_do_has_its_status() {
     ] {
         api.fake.will_answer(Err(failure));
         let answer = api.post("/v1/revoke", body);
-        answer.refused(status, code);
+        let error = answer.refused(status, code);
+        if status == 500 {
+            // INVARIANTS 6
+            assert!(error.contains("in force") && error.contains("not durable") && error.contains("the disk is full"));
+        }
         assert_eq!(answer.header("retry-after").is_some(), status == 503);
         let records = api.fake.records();
         assert_eq!(records.len(), 1);
@@ -274,4 +334,39 @@ fn calls_that_change_something_are_audited_with_the_key_and_without_payload() {
     }
     api.post("/v1/disconnect", r#"{"connection":"0-1-2-3"}"#);
     assert_eq!(api.fake.records()[0].connection.as_deref(), Some("0-1-2-3"));
+}
+
+// GD-9, G3: which token, which session, until when.
+#[test]
+fn the_audit_names_what_was_revoked_and_closed() {
+    let api = Api::start();
+    let said = |path: &str, body: &str| {
+        assert_eq!(api.post(&format!("/v1/{path}"), body).status, 200, "{path} {body}");
+        let mut records = api.fake.records();
+        assert_eq!(records.len(), 1, "{path} {body}");
+        records.remove(0).particulars.map(|said| *said)
+    };
+    let none = Particulars::default;
+    assert_eq!(said("revoke_tokens", r#"{"token":"t1"}"#), Some(Particulars { token_id: Some("t1".into()), ..none() }));
+    let session = Particulars { session: Some("s1".into()), ttl_s: Some(60.0), ..none() };
+    assert_eq!(said("revoke_tokens", r#"{"session":"s1","ttl_s":60}"#), Some(session));
+    let body = r#"{"user":"ada","issued_before_s":7,"except_session":"s","except_token":"t"}"#;
+    let spared = Particulars {
+        issued_before_s: Some(7),
+        except_session: Some("s".into()),
+        except_token: Some("t".into()),
+        ..none()
+    };
+    assert_eq!(said("revoke_tokens", body), Some(spared));
+    // Also the cut-off that was not named.
+    let cut_off_s = said("revoke_tokens", r#"{"user":"ada"}"#).and_then(|said| said.issued_before_s);
+    assert_soon(u64::try_from(cut_off_s.unwrap()).unwrap() * 1000, now_ms());
+    let body = r#"{"user":"ada","pipe":"p","ttl_s":1.5,"until":"reauthorized"}"#;
+    let lasting = Particulars { ttl_s: Some(1.5), until: Some("reauthorized"), ..none() };
+    assert_eq!(said("revoke", body), Some(lasting.clone()));
+    assert_eq!(said("revoke_all", &body.replace(r#""pipe":"p","#, "")), Some(lasting));
+    assert_eq!(said("revoke", r#"{"user":"ada","pipe":"p"}"#), None);
+    let closed = Particulars { session: Some("s".into()), reconnect: Some(true), ..none() };
+    assert_eq!(said("disconnect", r#"{"session":"s","reconnect":true}"#), Some(closed));
+    assert_eq!(said("disconnect", r#"{"user":"ada"}"#), Some(Particulars { reconnect: Some(false), ..none() }));
 }

@@ -58,7 +58,7 @@ fn every_reference_leads_to_a_schema() {
 }
 
 #[test]
-fn requests_are_declared_as_strictly_as_they_are_read() {
+fn requests_are_declared_as_they_are_read() {
     let schemas = &document()["components"]["schemas"];
     for name in
         ["Publish", "Push", "Notify", "Revoke", "RevokeAll", "Restore", "RevokeTokens", "Disconnect", "Unsubscribe"]
@@ -66,7 +66,7 @@ fn requests_are_declared_as_strictly_as_they_are_read() {
         let schema = &schemas[name];
         let shapes = schema["oneOf"].as_array().cloned().unwrap_or_else(|| vec![schema.clone()]);
         for shape in shapes {
-            assert_eq!(shape["additionalProperties"], false, "{name}");
+            assert!(shape["additionalProperties"].is_null(), "{name}: unknown fields are ignored");
             let required = shape["required"].as_array().unwrap();
             assert!(!required.is_empty(), "{name}");
             for field in required {

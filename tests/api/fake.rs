@@ -205,7 +205,7 @@ impl Operations for Fake {
         *self.ready.lock().unwrap()
     }
 
-    fn data_bytes_max(&self) -> usize {
+    fn queue_bytes(&self) -> usize {
         1 << 20
     }
 }

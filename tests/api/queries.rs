@@ -28,12 +28,30 @@ fn connections_are_listed_page_by_page() {
     let listed = api.get("/v1/connections?tenant=acme").json();
     assert_eq!(listed["connections"].as_array().unwrap().len(), 1);
     api.fake.asked();
-    for query in
-        ["limit=0", "limit=1001", "limit=x", "limit=", "limit=1&limit=2", "user=", "after=x", "after=0-0-2", "x=1"]
-    {
+    for query in ["limit=0", "limit=x", "limit=-1", "limit=1.5", "limit=1&limit=2", "after=x", "after=0-0-2"] {
         api.get(&format!("/v1/connections?{query}")).refused(400, "INVALID");
     }
     assert_eq!(api.fake.asked(), []);
+}
+
+// E10: "most 1,000"; what is left empty is not given.
+#[test]
+fn a_limit_over_the_most_is_the_most_and_empty_parameters_are_none() {
+    let api = Api::start();
+    for (query, limit) in [
+        ("limit=1001", 1000),
+        ("limit=99999999999999999999", 1000),
+        ("user=&tenant=&limit=&after=", 100),
+        ("user&limit&", 100),
+        ("limit=7&user=", 7),
+    ] {
+        assert_eq!(api.get(&format!("/v1/connections?{query}")).status, 200, "{query}");
+        assert_eq!(api.fake.asked(), [Asked::Connections(None, None, limit)], "{query}");
+    }
+    assert_eq!(api.get("/v1/pipes?limit=5000&after=").status, 200);
+    assert_eq!(api.fake.asked(), [Asked::Pipes(None, 1000)]);
+    assert_eq!(api.get("/v1/queues/a/dead?limit=5000&after=").status, 200);
+    assert_eq!(api.fake.asked(), [Asked::Dead("a".to_owned(), None, 1000)]);
 }
 
 #[test]

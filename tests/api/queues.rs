@@ -29,8 +29,7 @@ fn dead_letters_are_listed_as_they_came() {
     assert_eq!((&letter["attempts"], &letter["error"]), (&json!(1), &json!("it answered with status 400")));
     assert_eq!(answer.json()["next"], 7);
     assert_eq!(api.fake.asked(), [Asked::Dead("a/b".to_owned(), Some(3), 5)]);
-    for path in ["/v1/queues/a%20b/dead", "/v1/queues/%FF/dead", "/v1/queues/a/dead?after=-1", "/v1/queues/a/dead?x=1"]
-    {
+    for path in ["/v1/queues/a%20b/dead", "/v1/queues/%FF/dead", "/v1/queues/a/dead?after=-1"] {
         api.get(path).refused(400, "INVALID");
     }
     assert_eq!(api.fake.asked(), []);
@@ -49,7 +48,7 @@ fn a_retry_is_carried_out_and_put_on_record() {
     api.fake.will_answer(Err(Failure::Refused(Code::NotFound, "There is no such queue".to_owned())));
     api.post("/v1/queues/none/retry", "{}").refused(404, "NOT_FOUND");
     assert_eq!(api.fake.records()[0].code, Some(Code::NotFound));
-    for body in ["", "[]", r#"{"id":1}"#, r#"{"ids":["a"]}"#, r#"{"id":""}"#] {
+    for body in ["", "[]", r#"{"id":1}"#, r#"{"id":""}"#] {
         api.post("/v1/queues/jobs/retry", body).refused(400, "INVALID");
     }
     api.post("/v1/queues/a%20b/retry", "{}").refused(400, "INVALID");

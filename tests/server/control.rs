@@ -382,3 +382,48 @@ fn a_call_without_a_key_does_nothing() {
     // The key of the application is no token of a client, nor the other way round.
     Request::upgrade().token(API_KEY).assert_refused(server.address, 401, "UNAUTHENTICATED");
 }
+
+// PROTOCOL §4, E1: only a frame that no queue could ever hold is too large, to the byte.
+#[test]
+fn small_queues_take_what_fits_them() {
+    let server = Server::start(&format!("[limits]\nqueue_bytes = 2000\nmessage_bytes = 1000\n{NO_RATES}"));
+    let mut ann = Client::connect(server.address, &token("ann", &[("room", "sub")]));
+    assert_ok(&ann.subscribe("room"));
+    let publish =
+        |data: &Value| server.api.call("publish?count=true", json!({"pipe": "room", "event": "e", "data": data}));
+    assert_eq!(publish(&json!(1)).json(), json!({"ok": true, "delivered": 1}));
+    assert_eq!(ann.receive()["data"], 1);
+    let push = json!({"to": {"user": "ann"}, "event": "e", "data": 1});
+    assert_eq!(server.api.delivered("push", push.clone()), 1);
+    assert_eq!(ann.receive()["type"], "push");
+    assert_eq!(server.api.call("notify", push).status, 202);
+    assert_eq!(ann.receive()["type"], "push");
+    // The largest that is taken arrives; one byte more is refused before anybody is closed for it.
+    let most = (1..2000).rev().find(|count| publish(&json!("x".repeat(*count))).status == 200).expect("one that fits");
+    assert!(most > 1900, "{most}");
+    assert_eq!(ann.receive()["data"].as_str().map(str::len), Some(most));
+    publish(&json!("x".repeat(most + 1))).assert_refused(413, "PAYLOAD_TOO_LARGE");
+    assert_eq!(publish(&json!(2)).json(), json!({"ok": true, "delivered": 1}));
+    assert_eq!(ann.receive()["data"], 2);
+}
+
+// GD-9, G3: whom a call was about, and that it was a call and no drain.
+#[test]
+fn calls_about_tokens_and_connections_are_on_record_with_their_ids() {
+    let server = audited();
+    let mut ann = Client::connect(server.address, &token_with("ann", json!({"sid": "phone", "jti": "t-1"})));
+    assert_ok(&ann.subscribe("room"));
+    assert_eq!(server.api.connections("disconnect", json!({"session": "phone", "reconnect": true})), 1);
+    ann.expect_close(4503);
+    let [closed] = &await_records(&server, "disconnect", 1)[..] else { panic!("one record") };
+    assert_fields(closed, json!({"close": 4503, "reason": "disconnected by the application", "user": "ann"}));
+    let [call] = &await_records(&server, "admin", 1)[..] else { panic!("one record") };
+    assert_fields(call, json!({"reason": "disconnect", "session": "phone", "reconnect": true, "key": "tests"}));
+    server.api.done("revoke_tokens", json!({"token": "t-1", "ttl_s": 60}));
+    let cut_off = json!({"user": "ann", "issued_before_s": 7, "except_session": "s", "except_token": "t"});
+    server.api.done("revoke_tokens", cut_off);
+    let records = await_records(&server, "revoke", 2);
+    assert_fields(&records[0], json!({"reason": "revoke_tokens", "token_id": "t-1", "ttl_s": 60.0}));
+    let fields = json!({"user": "ann", "issued_before_s": 7, "except_session": "s", "except_token": "t"});
+    assert_fields(&records[1], fields);
+}

@@ -18,13 +18,16 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::calls::{Call, Context, Visitor, each_call, perform, query, to_the_end};
 use super::operations::{Operations, now_ms};
 use super::refusal::Refusal;
-use super::shape::{Entries, sentence};
+use super::shape::{Entries, knows, sentence};
 use super::types::{COMMANDS_MAX, NoQuery};
 use super::{Api, body, ip_of, respond};
 use crate::protocol::codes::Code;
 
 /// Where it is called.
 pub(super) const PATH: &str = "/v1/batch";
+
+/// The field of a command that names its call.
+const METHOD: &str = "method";
 
 /// How one command is carried out.
 type Run<O> = for<'c> fn(&'c Context<O>, Entries<'c>) -> Running<'c>;
@@ -70,11 +73,11 @@ async fn take<O: Operations>(api: Arc<Api<O>>, request: Request) -> Result<Respo
 }
 
 fn commands(text: &str) -> Result<Vec<&RawValue>, Refusal> {
-    let mut body: Entries<'_> = serde_json::from_str(text)
+    let mut body = Entries::read(text, |name| name == "commands")
         .map_err(|why| Refusal::invalid(format!("The body must be a JSON object: {}", sentence(&why))))?;
     let commands = body.take("commands").ok_or_else(|| Refusal::invalid("`commands` is missing"))?;
     if !body.0.is_empty() {
-        return Err(Refusal::invalid("There is no field beside `commands`, and it is given once"));
+        return Err(Refusal::invalid("`commands` is given twice"));
     }
     let Commands(commands) = serde_json::from_str(commands.get())
         .map_err(|why| Refusal::invalid(format!("`commands`: {}", sentence(&why))))?;
@@ -110,9 +113,12 @@ impl<'de> Deserialize<'de> for Commands<'de> {
 }
 
 async fn run<O: Operations>(context: &Context<O>, command: &RawValue) -> Result<Box<RawValue>, Refusal> {
-    let mut entries: Entries<'_> = serde_json::from_str(command.get())
+    let mut entries = Entries::read(command.get(), |name| name == METHOD || is_field(name))
         .map_err(|why| Refusal::invalid(format!("A command must be a JSON object: {}", sentence(&why))))?;
-    let method = entries.take("method").ok_or_else(|| Refusal::invalid("`method` is missing"))?;
+    let method = entries.take(METHOD).ok_or_else(|| Refusal::invalid("`method` is missing"))?;
+    if entries.take(METHOD).is_some() {
+        return Err(Refusal::invalid("`method` is given twice"));
+    }
     let method: String = serde_json::from_str(method.get())
         .map_err(|_| Refusal::invalid("`method` must be the name of a call, as in \"publish\""))?;
     let mut search = Search::<O> { method: &method, found: None };
@@ -121,6 +127,22 @@ async fn run<O: Operations>(context: &Context<O>, command: &RawValue) -> Result<
         return Err(Refusal::invalid("`method` names no call that a batch may hold"));
     };
     run(context, entries).await
+}
+
+/// Whether any call has a field of this name.
+fn is_field(name: &str) -> bool {
+    struct Knows<'n> {
+        name: &'n str,
+        does: bool,
+    }
+    impl Visitor for Knows<'_> {
+        fn visit<C: Call>(&mut self) {
+            self.does |= knows::<C>(self.name);
+        }
+    }
+    let mut one = Knows { name, does: false };
+    each_call(&mut one);
+    one.does
 }
 
 /// Looks for the call of a name.

@@ -28,12 +28,16 @@ use super::values::{Id, TtlS, person};
 use super::{Api, body, ip_of, respond};
 use crate::config::ApiRight;
 use crate::protocol::codes::Code;
+use crate::protocol::encode::{Sender, event_frame, push_frame};
 use crate::shard::command::Who;
-use crate::shard::record::{Kind, Record};
+use crate::shard::record::{Kind, Particulars, Record};
 use crate::shard::revocation::{FOR_EVER, Restoration, Revocation, Taken, TokenRevocation, Tokens};
 
-/// Bytes of a frame beside its data: names, sender and time stamp, all of them escaped.
+/// Bytes of a frame beside its data, all of them escaped: names, sender and time stamp.
 const FRAME_BYTES_AROUND_MAX: usize = 4 * 1024;
+
+/// The parameter that needs no value.
+const FLAG: &str = "count";
 
 /// A call of the application that does something.
 pub(super) trait Call: Shaped + ToSchema + Send + 'static {
@@ -53,8 +57,9 @@ pub(super) trait Call: Shaped + ToSchema + Send + 'static {
     /// Lays the parameters over the body.
     fn adopt(&mut self, _query: Self::Query) {}
 
-    /// What the audit is told; the outcome, time and key are added. None: not audited.
-    fn record(&self) -> Option<Record> {
+    /// What the audit is told; the outcome, time and key are added. None: not audited. `now_ms` is when the request was
+    /// read, Unix milliseconds.
+    fn record(&self, _now_ms: u64) -> Option<Record> {
         None
     }
 
@@ -100,7 +105,7 @@ impl<O: Operations> Context<O> {
         Context { api, caller, now_ms: now_ms() }
     }
 
-    fn end_ms(&self, ttl: Option<TtlS>) -> u64 {
+    fn end_ms(&self, ttl: Option<&TtlS>) -> u64 {
         ttl.map_or(FOR_EVER, |ttl| ttl.end_ms(self.now_ms))
     }
 
@@ -108,14 +113,21 @@ impl<O: Operations> Context<O> {
         until.map(|Until::Reauthorized| self.now_ms)
     }
 
-    /// More than a queue can hold would close every receiver as too slow.
-    fn check_size(&self, data: &RawValue) -> Result<(), Refusal> {
-        let most = self.api.operations.data_bytes_max().saturating_sub(FRAME_BYTES_AROUND_MAX);
-        if data.get().len() <= most {
+    /// Refuses a frame that no connection's queue could hold, not even an empty one: it would reach nobody, or close
+    /// every receiver as too slow. `encode` makes the frame, where that must be known to the byte.
+    fn check_size(&self, data: &RawValue, encode: impl FnOnce(&str) -> Vec<u8>) -> Result<(), Refusal> {
+        let (data, most) = (data.get(), self.api.operations.queue_bytes());
+        let fits = data.len() + FRAME_BYTES_AROUND_MAX <= most;
+        if fits || (data.len() < most && encode(data).len() <= most) {
             return Ok(());
         }
-        let error = format!("The data is larger than {most} bytes, which is all that a connection's queue can hold");
+        let error =
+            format!("As a frame this is larger than {most} bytes, which is all that a connection's queue can hold");
         Err(Refusal::new(Code::PayloadTooLarge, error))
+    }
+
+    fn check_push(&self, push: &Push) -> Result<(), Refusal> {
+        self.check_size(&push.data, |data| push_frame(&push.event.0, data, Sender::Application, self.now_ms))
     }
 }
 
@@ -141,7 +153,7 @@ async fn take<C: Call, O: Operations>(api: Arc<Api<O>>, request: Request) -> Res
 
 /// Carries out, and puts on record what came of it.
 pub(super) async fn perform<C: Call, O: Operations>(call: C, context: &Context<O>) -> Result<C::Answer, Refusal> {
-    let record = call.record();
+    let record = call.record(context.now_ms);
     let outcome = call.run(context).await;
     if let Some(record) = record {
         let code = outcome.as_ref().err().map(|refusal| refusal.code);
@@ -158,9 +170,13 @@ pub(super) async fn to_the_end(
     tokio::spawn(work).await.unwrap_or_else(|_| Err(Refusal::new(Code::Internal, Code::Internal.text())))
 }
 
-/// The parameters in an address, none that is not known.
+/// The parameters in an address. Others are ignored, as fields of a body are. One without a value is not there, but for
+/// [`FLAG`].
 pub(super) fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Refusal> {
-    Query::try_from_uri(uri).map(|Query(query)| query).map_err(|why| Refusal::invalid(why.body_text()))
+    let is_given = |pair: &&str| pair.split_once('=').map_or(*pair == FLAG, |(_, value)| !value.is_empty());
+    let given: Vec<&str> = uri.query().unwrap_or_default().split('&').filter(is_given).collect();
+    let uri: Uri = format!("/?{}", given.join("&")).parse().map_err(|_| Refusal::invalid("The address is none"))?;
+    Query::try_from_uri(&uri).map(|Query(query)| query).map_err(|why| Refusal::invalid(why.body_text()))
 }
 
 impl Call for Publish {
@@ -171,12 +187,13 @@ impl Call for Publish {
     type Answer = Published;
 
     fn adopt(&mut self, query: PublishQuery) {
-        self.count = query.count.or(self.count);
+        self.count = query.count.map(|flag| flag.0).or(self.count);
     }
 
     async fn run<O: Operations>(self, context: &Context<O>) -> Result<Published, Refusal> {
-        context.check_size(&self.data)?;
         let sender = self.sender.as_ref().map(|sender| sender.0.as_str());
+        let from = sender.map_or(Sender::Application, Sender::User);
+        context.check_size(&self.data, |data| event_frame(&self.pipe.0, &self.event.0, data, from, context.now_ms))?;
         let count = self.count.unwrap_or_default();
         let operations = &context.api.operations;
         let delivered = operations.publish(&self.pipe.0, &self.event.0, self.data.get(), sender, count).await?;
@@ -191,9 +208,10 @@ impl Call for Push {
     type Query = NoQuery;
     type Answer = Delivered;
 
-    async fn run<O: Operations>(self, context: &Context<O>) -> Result<Delivered, Refusal> {
-        context.check_size(&self.data)?;
-        match context.api.operations.push(self.to.0, &self.event.0, self.data.get()).await? {
+    async fn run<O: Operations>(mut self, context: &Context<O>) -> Result<Delivered, Refusal> {
+        context.check_push(&self)?;
+        let to = self.target().map_err(Refusal::invalid)?;
+        match context.api.operations.push(to, &self.event.0, self.data.get()).await? {
             0 => Err(Refusal::new(Code::NotConnected, Code::NotConnected.text())),
             delivered => Ok(Delivered { ok: true, delivered }),
         }
@@ -207,10 +225,11 @@ impl Call for Notify {
     type Query = NoQuery;
     type Answer = Done;
 
-    async fn run<O: Operations>(self, context: &Context<O>) -> Result<Done, Refusal> {
-        context.check_size(&self.0.data)?;
-        let Push { to, event, data } = self.0;
-        context.api.notices.take(Notice { to: to.0, event: event.0, data: data.into() })?;
+    async fn run<O: Operations>(mut self, context: &Context<O>) -> Result<Done, Refusal> {
+        context.check_push(&self.0)?;
+        let to = self.0.target().map_err(Refusal::invalid)?;
+        let Push { event, data, .. } = self.0;
+        context.api.notices.take(Notice { to, event: event.0, data: data.into() })?;
         Ok(Done { ok: true })
     }
 }
@@ -222,16 +241,18 @@ impl Call for Revoke {
     type Query = NoQuery;
     type Answer = Touched;
 
-    fn record(&self) -> Option<Record> {
+    fn record(&self, _now_ms: u64) -> Option<Record> {
         let pipe = Some(self.pipe.0.as_str().into());
-        Some(Record { pipe, ..about(Kind::Revoke, Self::RIGHT, Some(&self.user), self.tenant.as_ref()) })
+        let particulars = lasting(self.ttl_s.as_ref(), self.until);
+        let record = about(Kind::Revoke, Self::RIGHT, Some(&self.user), self.tenant.as_ref());
+        Some(Record { pipe, particulars, ..record })
     }
 
     async fn run<O: Operations>(self, context: &Context<O>) -> Result<Touched, Refusal> {
         let revocation = Revocation {
             person: person(self.user, self.tenant),
             taken: Taken::Pipe(self.pipe.0.into()),
-            until_ms: context.end_ms(self.ttl_s),
+            until_ms: context.end_ms(self.ttl_s.as_ref()),
             until_authorized_after_ms: context.reauthorized(self.until),
         };
         Ok(Touched { ok: true, connections: context.api.operations.revoke(revocation).await? })
@@ -245,15 +266,16 @@ impl Call for RevokeAll {
     type Query = NoQuery;
     type Answer = Touched;
 
-    fn record(&self) -> Option<Record> {
-        Some(about(Kind::Revoke, Self::RIGHT, Some(&self.user), self.tenant.as_ref()))
+    fn record(&self, _now_ms: u64) -> Option<Record> {
+        let particulars = lasting(self.ttl_s.as_ref(), self.until);
+        Some(Record { particulars, ..about(Kind::Revoke, Self::RIGHT, Some(&self.user), self.tenant.as_ref()) })
     }
 
     async fn run<O: Operations>(self, context: &Context<O>) -> Result<Touched, Refusal> {
         let revocation = Revocation {
             person: person(self.user, self.tenant),
             taken: Taken::Everything,
-            until_ms: context.end_ms(self.ttl_s),
+            until_ms: context.end_ms(self.ttl_s.as_ref()),
             until_authorized_after_ms: context.reauthorized(self.until),
         };
         Ok(Touched { ok: true, connections: context.api.operations.revoke(revocation).await? })
@@ -266,7 +288,7 @@ impl Call for Restore {
     type Query = NoQuery;
     type Answer = Touched;
 
-    fn record(&self) -> Option<Record> {
+    fn record(&self, _now_ms: u64) -> Option<Record> {
         let pipe = self.pipe.as_ref().map(|pipe| pipe.0.as_str().into());
         Some(Record { pipe, ..about(Kind::Restore, Self::RIGHT, Some(&self.user), self.tenant.as_ref()) })
     }
@@ -285,19 +307,27 @@ impl Call for RevokeTokens {
     type Query = NoQuery;
     type Answer = TokensRevoked;
 
-    fn record(&self) -> Option<Record> {
-        Some(about(Kind::Revoke, Self::RIGHT, self.user.as_ref(), self.tenant.as_ref()))
+    fn record(&self, now_ms: u64) -> Option<Record> {
+        let particulars = Particulars {
+            session: text(self.session.as_ref()),
+            token_id: text(self.token.as_ref()),
+            issued_before_s: self.cut_off_s(now_ms),
+            except_session: text(self.except_session.as_ref()),
+            except_token: text(self.except_token.as_ref()),
+            ..particulars(self.ttl_s.as_ref(), None)
+        };
+        let record = about(Kind::Revoke, Self::RIGHT, self.user.as_ref(), self.tenant.as_ref());
+        Some(Record { particulars: Some(particulars.into()), ..record })
     }
 
     async fn run<O: Operations>(self, context: &Context<O>) -> Result<TokensRevoked, Refusal> {
-        let until_ms = context.end_ms(self.ttl_s);
+        let until_ms = context.end_ms(self.ttl_s.as_ref());
+        let cut_off_s = self.cut_off_s(context.now_ms);
         let (tokens, issued_before_s) = match (self.token, self.session, self.user) {
             (Some(token), ..) => (Tokens::Token(token.into_arc()), None),
             (_, Some(session), _) => (Tokens::Session(session.into_arc()), None),
             (_, _, Some(user)) => {
-                // D9: the current second is included.
-                let next_s = i64::try_from(context.now_ms / 1000).unwrap_or(i64::MAX).saturating_add(1);
-                let issued_before_s = self.issued_before_s.map_or(next_s, |moment| moment.0);
+                let issued_before_s = cut_off_s.unwrap_or_default();
                 let tokens = Tokens::IssuedBefore {
                     person: person(user, self.tenant),
                     issued_before_s,
@@ -313,15 +343,26 @@ impl Call for RevokeTokens {
     }
 }
 
+impl RevokeTokens {
+    /// The cut-off of a user's tokens, Unix seconds; where none is given the current second is included (D9).
+    fn cut_off_s(&self, now_ms: u64) -> Option<i64> {
+        let next_s = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX).saturating_add(1);
+        self.user.as_ref().map(|_| self.issued_before_s.map_or(next_s, |moment| moment.0))
+    }
+}
+
 impl Call for Disconnect {
     const RIGHT: ApiRight = ApiRight::Disconnect;
     const SUMMARY: &'static str = "Close connections";
     type Query = NoQuery;
     type Answer = Touched;
 
-    fn record(&self) -> Option<Record> {
+    fn record(&self, _now_ms: u64) -> Option<Record> {
         let connection = self.connection.as_ref().map(|connection| connection.0.clone());
-        Some(Record { connection, ..about(Kind::Admin, Self::RIGHT, self.user.as_ref(), self.tenant.as_ref()) })
+        let reconnect = Some(self.reconnect.unwrap_or_default());
+        let said = Particulars { session: text(self.session.as_ref()), reconnect, ..Particulars::default() };
+        let record = about(Kind::Admin, Self::RIGHT, self.user.as_ref(), self.tenant.as_ref());
+        Some(Record { connection, particulars: Some(said.into()), ..record })
     }
 
     async fn run<O: Operations>(self, context: &Context<O>) -> Result<Touched, Refusal> {
@@ -342,7 +383,7 @@ impl Call for Unsubscribe {
     type Query = NoQuery;
     type Answer = Touched;
 
-    fn record(&self) -> Option<Record> {
+    fn record(&self, _now_ms: u64) -> Option<Record> {
         let connection = self.connection.as_ref().map(|connection| connection.0.clone());
         let pipe = Some(self.pipe.0.as_str().into());
         Some(Record { connection, pipe, ..about(Kind::Admin, Self::RIGHT, self.user.as_ref(), self.tenant.as_ref()) })
@@ -360,11 +401,21 @@ impl Call for Unsubscribe {
 
 /// A record about a user; which call it was stands as its reason.
 fn about(kind: Kind, call: ApiRight, user: Option<&Id>, tenant: Option<&Id>) -> Record {
-    let boxed = |id: &Id| id.0.as_str().into();
-    Record {
-        user: user.map(boxed),
-        tenant: tenant.map(boxed),
-        reason: Some(call.name().into()),
-        ..Record::new(0, kind)
-    }
+    Record { user: text(user), tenant: text(tenant), reason: Some(call.name().into()), ..Record::new(0, kind) }
+}
+
+/// How long a revocation lasts, where that was said.
+fn lasting(ttl: Option<&TtlS>, until: Option<Until>) -> Option<Box<Particulars>> {
+    (ttl.is_some() || until.is_some()).then(|| particulars(ttl, until).into())
+}
+
+fn particulars(ttl: Option<&TtlS>, until: Option<Until>) -> Particulars {
+    let until = until.map(|Until::Reauthorized| "reauthorized");
+    // One beyond every double has no form in JSON, and is for ever as its absence is.
+    let ttl_s = ttl.map(|ttl| ttl.0).filter(|ttl_s| ttl_s.is_finite());
+    Particulars { ttl_s, until, ..Particulars::default() }
+}
+
+fn text(id: Option<&Id>) -> Option<Box<str>> {
+    id.map(|id| id.0.as_str().into())
 }

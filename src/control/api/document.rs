@@ -20,6 +20,14 @@ use super::types::{
 use super::values::{PipeName, QueueName};
 use crate::protocol::codes::Code;
 
+/// The schema of a target whose tenant stands beside it.
+const OF_TENANT: &str = "TargetOfTenant";
+const OF_TENANT_SHAPES: [Shape; 3] = [
+    Shape { required: &["user"], optional: &[] },
+    Shape { required: &["role"], optional: &[] },
+    Shape { required: &["org"], optional: &[] },
+];
+
 /// What any call with a key may answer.
 const CODES_OF_ALL: [Code; 6] =
     [Code::Invalid, Code::Unauthenticated, Code::Forbidden, Code::Overloaded, Code::Draining, Code::Internal];
@@ -31,10 +39,9 @@ pub fn document() -> Value {
     paper.batch();
     paper.queries();
     paper.queues();
-    let strict = [
+    paper.pushes();
+    let in_shapes = [
         ("Publish", Publish::SHAPES),
-        ("Push", Push::SHAPES),
-        ("Notify", Notify::SHAPES),
         ("Revoke", Revoke::SHAPES),
         ("RevokeAll", RevokeAll::SHAPES),
         ("Restore", Restore::SHAPES),
@@ -44,7 +51,7 @@ pub fn document() -> Value {
         ("Retry", Retry::SHAPES),
         ("TargetFields", TargetFields::SHAPES),
     ];
-    for (name, shapes) in strict {
+    for (name, shapes) in in_shapes {
         if let Some(schema) = paper.schemas.get_mut(name) {
             *schema = shaped(schema, shapes);
         }
@@ -122,7 +129,6 @@ impl Paper {
             json!({
                 "type": "object",
                 "required": ["commands"],
-                "additionalProperties": false,
                 "properties": {
                     "commands": { "type": "array", "maxItems": COMMANDS_MAX, "items": { "anyOf": commands.0 } }
                 }
@@ -152,6 +158,23 @@ impl Paper {
             "responses": responses
         });
         self.paths.insert(batch::PATH.to_owned(), json!({ "post": operation }));
+    }
+
+    /// A tenant stands inside `to` or beside it. Both are taken where they are the same, which no schema can say.
+    fn pushes(&mut self) {
+        let target = self.schemas.get("TargetFields").cloned().unwrap_or_default();
+        self.schemas.insert(OF_TENANT.to_owned(), shaped(&target, &OF_TENANT_SHAPES));
+        for (name, shapes) in [("Push", Push::SHAPES), ("Notify", Notify::SHAPES)] {
+            let base = self.schemas.get(name).cloned().unwrap_or_default();
+            let mut all = Vec::new();
+            for shape in shapes {
+                let required = [shape.required, &["tenant"]].concat();
+                let mut beside = one_shape(&base, &required, &[]);
+                beside["properties"]["to"] = reference_to(OF_TENANT);
+                all.extend([one_shape(&base, shape.required, &[]), beside]);
+            }
+            self.schemas.insert(name.to_owned(), json!({ "oneOf": all, "description": base["description"] }));
+        }
     }
 
     fn queries(&mut self) {
@@ -292,31 +315,31 @@ fn shaped(base: &Value, shapes: &[Shape]) -> Value {
     json!({ "oneOf": all, "description": base["description"] })
 }
 
-/// One schema for each shape. A field of another shape may be there as null, which is the same as not being there.
+/// One schema for each shape.
 fn alternatives(base: &Value, shapes: &[Shape]) -> Vec<Value> {
-    let fields = &base["properties"];
-    let of = |shape: &Shape| {
-        let mut properties = Map::new();
-        for (name, field) in fields.as_object().into_iter().flatten() {
-            let name_is = |other: &&&str| **other == name.as_str();
-            let schema = if shape.required.iter().any(|other| name_is(&other)) {
-                never_null(field)
-            } else if shape.optional.iter().any(|other| name_is(&other)) {
-                field.clone()
-            } else {
-                json!({ "type": "null" })
-            };
-            properties.insert(name.clone(), schema);
-        }
-        json!({
-            "type": "object",
-            "description": base["description"],
-            "required": shape.required,
-            "properties": properties,
-            "additionalProperties": false
-        })
-    };
-    shapes.iter().map(of).collect()
+    shapes.iter().map(|shape| one_shape(base, shape.required, shape.optional)).collect()
+}
+
+/// The schema with these fields. A field of another shape may be there as null, which is the same as not being there; any other
+/// field may be there as well, and is ignored.
+fn one_shape(base: &Value, required: &[&str], optional: &[&str]) -> Value {
+    let mut properties = Map::new();
+    for (name, field) in base["properties"].as_object().into_iter().flatten() {
+        let schema = if required.contains(&name.as_str()) {
+            never_null(field)
+        } else if optional.contains(&name.as_str()) {
+            field.clone()
+        } else {
+            json!({ "type": "null" })
+        };
+        properties.insert(name.clone(), schema);
+    }
+    json!({
+        "type": "object",
+        "description": base["description"],
+        "required": required,
+        "properties": properties
+    })
 }
 
 /// The schema of a field that may be null, without null.

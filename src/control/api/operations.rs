@@ -69,7 +69,7 @@ pub trait Operations: Clone + Send + Sync + 'static {
     /// Whether every worker accepts connections (G17).
     fn is_ready(&self) -> bool;
     /// Bytes that a connection's queue can hold.
-    fn data_bytes_max(&self) -> usize;
+    fn queue_bytes(&self) -> usize;
 }
 
 /// Unix milliseconds.

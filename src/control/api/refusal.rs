@@ -50,7 +50,11 @@ impl Refusal {
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Refusal {
         match failure {
-            Failure::NotDurable(error) => Refusal::new(Code::Internal, error),
+            // INVARIANTS 6
+            Failure::NotDurable(why) => Refusal::new(
+                Code::Internal,
+                format!("It is in force on every core, and not durable: a restart undoes it ({why})"),
+            ),
             Failure::TooMany(error) => Refusal::new(Code::TooMany, error),
             Failure::Overloaded => Refusal::new(Code::Overloaded, Code::Overloaded.text()),
             Failure::Draining => Refusal::new(Code::Draining, "The server is stopping"),

@@ -1,4 +1,5 @@
-//! JSON text → a typed request, strictly: which fields go together, none that is not known, none twice.
+//! JSON text → a typed request: which of the known fields go together, none of them twice. Others are ignored, as everywhere
+//! in the protocol, so that a client may be newer than its server; they are not even kept.
 //!
 //! Each request states its [`Shape`]s once; they are what is checked here and what the OpenAPI document declares. A field
 //! that may be left out may be `null` as well, which is the same. Values of `data` are kept as they came.
@@ -7,11 +8,11 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
-use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Fields of one object. More: refused without reading on.
+/// Known fields of one object, repeated ones counted. More: refused without reading on.
 const FIELDS_MAX: usize = 32;
 
 /// Fields that go together.
@@ -29,7 +30,7 @@ pub(super) trait Shaped: DeserializeOwned {
     const SHAPES: &'static [Shape];
 }
 
-/// The members of a JSON object, in order, values as they came.
+/// The known members of a JSON object, in order, values as they came.
 pub(super) struct Entries<'t>(pub Vec<(Cow<'t, str>, &'t RawValue)>);
 
 /// Reads `text` as a `T`.
@@ -37,29 +38,42 @@ pub(super) struct Entries<'t>(pub Vec<(Cow<'t, str>, &'t RawValue)>);
 /// # Errors
 /// A sentence that names the field.
 pub(super) fn parse<T: Shaped>(text: &str) -> Result<T, String> {
-    let entries: Entries<'_> =
-        serde_json::from_str(text).map_err(|why| format!("The body must be a JSON object: {}", sentence(&why)))?;
-    entries.typed()
+    let entries = Entries::read(text, |name| knows::<T>(name));
+    entries.map_err(|why| format!("The body must be a JSON object: {}", sentence(&why)))?.typed()
+}
+
+/// Whether a `T` has a field of this name.
+pub(super) fn knows<T: Shaped>(name: &str) -> bool {
+    T::SHAPES.iter().any(|shape| shape.has(name))
 }
 
 impl<'t> Entries<'t> {
+    /// The members of the object `text` whose names are `known`.
+    ///
+    /// # Errors
+    /// It is no object, or has too many of them.
+    pub fn read(text: &'t str, known: impl Fn(&str) -> bool) -> serde_json::Result<Entries<'t>> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let entries = deserializer.deserialize_map(Members(known))?;
+        deserializer.end()?;
+        Ok(entries)
+    }
+
     /// Takes out the field of this name.
     pub fn take(&mut self, name: &str) -> Option<&'t RawValue> {
         let place = self.0.iter().position(|(own, _)| own == name)?;
         Some(self.0.remove(place).1)
     }
 
-    /// The object as a `T`.
+    /// The object as a `T`, which need not have all of the fields.
     ///
     /// # Errors
     /// A sentence that names the field.
     pub fn typed<T: Shaped>(mut self) -> Result<T, String> {
+        self.0.retain(|(name, _)| knows::<T>(name));
         for (at, (name, _)) in self.0.iter().enumerate() {
             if self.0[..at].iter().any(|(earlier, _)| earlier == name) {
-                return Err(format!("`{}` is given twice", shown(name)));
-            }
-            if !T::SHAPES.iter().any(|shape| shape.has(name)) {
-                return Err(format!("There is no field `{}`; this takes {}", shown(name), every_field(T::SHAPES)));
+                return Err(format!("`{name}` is given twice"));
             }
         }
         self.0.retain(|(name, value)| value.get() != "null" || always_required(T::SHAPES, name));
@@ -102,21 +116,6 @@ fn always_required(shapes: &[Shape], name: &str) -> bool {
     shapes.iter().all(|shape| shape.required.contains(&name))
 }
 
-fn every_field(shapes: &[Shape]) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for name in shapes.iter().flat_map(|shape| shape.required.iter().chain(shape.optional)) {
-        if !names.contains(name) {
-            names.push(name);
-        }
-    }
-    names.join(", ")
-}
-
-/// As much of a name as fits a sentence.
-fn shown(name: &str) -> &str {
-    &name[..name.floor_char_boundary(64)]
-}
-
 /// What serde has to say, without the place in a text that the caller does not see.
 pub(super) fn sentence(why: &serde_json::Error) -> String {
     let text = why.to_string();
@@ -124,28 +123,29 @@ pub(super) fn sentence(why: &serde_json::Error) -> String {
     text[..end].to_owned()
 }
 
-impl<'de> Deserialize<'de> for Entries<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Entries<'de>;
+/// Keeps the members of these names.
+struct Members<K>(K);
 
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an object")
-            }
+impl<'de, K: Fn(&str) -> bool> Visitor<'de> for Members<K> {
+    type Value = Entries<'de>;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(Key(name)) = map.next_key()? {
-                    if entries.len() == FIELDS_MAX {
-                        return Err(A::Error::custom(format!("more than {FIELDS_MAX} fields")));
-                    }
-                    entries.push((name, map.next_value()?));
-                }
-                Ok(Entries(entries))
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(Key(name)) = map.next_key()? {
+            if !(self.0)(&name) {
+                map.next_value::<IgnoredAny>()?;
+                continue;
             }
+            if entries.len() == FIELDS_MAX {
+                return Err(A::Error::custom(format!("more than {FIELDS_MAX} fields")));
+            }
+            entries.push((name, map.next_value()?));
         }
-        deserializer.deserialize_map(Members)
+        Ok(Entries(entries))
     }
 }
 

@@ -11,7 +11,7 @@ use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
 
 use super::shape::{Shape, Shaped, parse};
-use super::values::{ConnectionName, EventName, Id, Limit, PipeName, PipePattern, TtlS, UnixS, person};
+use super::values::{ConnectionName, EventName, Flag, Id, Limit, PipeName, PipePattern, TtlS, UnixS, person};
 use crate::shard::command::Who;
 
 /// Commands in one batch. More: 400, nothing done.
@@ -26,8 +26,9 @@ pub(super) const MEMBERS_LISTED_MAX: usize = 1000;
 pub(super) struct Publish {
     pub pipe: PipeName,
     pub event: EventName,
-    /// Any JSON; delivered byte for byte
-    #[schema(value_type = Value)]
+    /// Any JSON; delivered byte for byte; absent: null
+    #[serde(default = "null")]
+    #[schema(value_type = Value, required = false)]
     pub data: Box<RawValue>,
     /// The user that receivers see as the sender; absent: the application
     pub sender: Option<Id>,
@@ -36,13 +37,19 @@ pub(super) struct Publish {
 }
 
 impl Shaped for Publish {
-    const SHAPES: &'static [Shape] = &[Shape { required: &["pipe", "event", "data"], optional: &["sender", "count"] }];
+    const SHAPES: &'static [Shape] = &[Shape { required: &["pipe", "event"], optional: &["data", "sender", "count"] }];
+}
+
+fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
 }
 
 /// An event for connections, whatever they are subscribed to
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub(super) struct Push {
     pub to: Target,
+    /// The tenant of a user, role or org; the same as inside `to`
+    pub tenant: Option<Id>,
     pub event: EventName,
     /// Any JSON; delivered byte for byte
     #[schema(value_type = Value)]
@@ -50,8 +57,33 @@ pub(super) struct Push {
 }
 
 impl Shaped for Push {
-    const SHAPES: &'static [Shape] = &[Shape { required: &["to", "event", "data"], optional: &[] }];
+    const SHAPES: &'static [Shape] = &[Shape { required: &["to", "event", "data"], optional: &["tenant"] }];
 }
+
+impl Push {
+    /// Whom it reaches, with the tenant that stands beside `to` (D14).
+    ///
+    /// # Errors
+    /// A sentence: the two do not go together.
+    pub fn target(&mut self) -> Result<Who, &'static str> {
+        let mut who = self.to.0.clone();
+        let Some(Id(beside)) = self.tenant.take() else { return Ok(who) };
+        let tenant = match &mut who {
+            Who::User(person) => &mut person.tenant,
+            Who::Role(_, tenant) | Who::Org(_, tenant) => tenant,
+            Who::Tenant(own) if **own == *beside => return Ok(who),
+            Who::Tenant(_) => return Err(OTHER_TENANT),
+            Who::Connection(_) | Who::Session(_) => return Err("`tenant` goes with a user, a role or an org"),
+        };
+        match tenant {
+            Some(own) if **own != *beside => return Err(OTHER_TENANT),
+            _ => *tenant = Some(beside.into()),
+        }
+        Ok(who)
+    }
+}
+
+const OTHER_TENANT: &str = "`tenant` and the tenant in `to` are not the same";
 
 /// The same, answered at once.
 #[derive(Clone, Debug, Deserialize)]
@@ -241,20 +273,17 @@ impl Shaped for Unsubscribe {
 
 /// No parameters
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub(super) struct NoQuery {}
 
 /// Parameters of `publish`
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub(super) struct PublishQuery {
     /// Answer with the number of connections that it was queued for
-    pub count: Option<bool>,
+    pub count: Option<Flag>,
 }
 
 /// Parameters of `connections`
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub(super) struct ConnectionsQuery {
     /// Only those of this user
     pub user: Option<Id>,
@@ -267,7 +296,6 @@ pub(super) struct ConnectionsQuery {
 
 /// Parameters of `pipes`
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub(super) struct PipesQuery {
     pub limit: Option<Limit>,
     /// The `next` of the list before
@@ -276,7 +304,6 @@ pub(super) struct PipesQuery {
 
 /// Parameters of a list of dead letters
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub(super) struct DeadQuery {
     pub limit: Option<Limit>,
     /// The `next` of the list before

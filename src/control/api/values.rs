@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -16,12 +17,13 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::bounds::{EVENT_NAME_BYTES_MAX, IDENTITY_BYTES_MAX, PIPE_NAME_BYTES_MAX};
 use crate::protocol::names::{is_event_name, is_pattern, is_pipe_name};
 use crate::shard::command::Person;
+use crate::shard::revocation::FOR_EVER;
 
-/// Entries in one list of connections or pipes. More: 400.
+/// Entries in one list of connections or pipes. More: as many as these (E10).
 const LIMIT_MAX: u16 = 1000;
 /// Entries in one list where no limit is given.
 pub(super) const LIMIT_DEFAULT: u16 = 100;
-/// Longest time limit, a hundred years, in seconds. More: 400.
+/// Longest time limit, a hundred years, in seconds. More: for ever.
 const TTL_S_MAX: f64 = 3_155_760_000.0;
 /// Latest cut-off, the end of the year 9999, in Unix seconds. More: 400.
 const UNIX_S_MAX: i64 = 253_402_300_799;
@@ -57,8 +59,8 @@ pub(super) struct Id(pub String);
 pub(super) struct ConnectionName(pub String);
 
 /// A time limit, in seconds.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "f64")]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Box<RawValue>")]
 pub(super) struct TtlS(pub f64);
 
 /// A moment, in Unix seconds.
@@ -68,8 +70,13 @@ pub(super) struct UnixS(pub i64);
 
 /// How many entries to list.
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "u16")]
+#[serde(try_from = "String")]
 pub(super) struct Limit(pub u16);
+
+/// A parameter that is switched on by being there: `?count`, `?count=1`, `?count=true`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Flag(pub bool);
 
 impl TryFrom<String> for PipeName {
     type Error = &'static str;
@@ -131,15 +138,14 @@ impl TryFrom<String> for ConnectionName {
     }
 }
 
-impl TryFrom<f64> for TtlS {
+impl TryFrom<Box<RawValue>> for TtlS {
     type Error = &'static str;
 
-    fn try_from(seconds: f64) -> Result<TtlS, Self::Error> {
-        let in_range = seconds > 0.0 && seconds <= TTL_S_MAX;
-        if in_range {
-            Ok(TtlS(seconds))
-        } else {
-            Err("a time limit is above 0 and at most a hundred years, in seconds")
+    /// From the number as it is written: one beyond every double is as good as any that is too large (E15).
+    fn try_from(text: Box<RawValue>) -> Result<TtlS, Self::Error> {
+        match text.get().parse::<f64>() {
+            Ok(seconds) if seconds > 0.0 => Ok(TtlS(seconds)),
+            _ => Err("a time limit is a number above 0, in seconds"),
         }
     }
 }
@@ -155,17 +161,37 @@ impl TryFrom<f64> for UnixS {
     }
 }
 
-impl TryFrom<u16> for Limit {
+impl TryFrom<String> for Limit {
     type Error = &'static str;
 
-    fn try_from(limit: u16) -> Result<Limit, Self::Error> {
-        if (1..=LIMIT_MAX).contains(&limit) { Ok(Limit(limit)) } else { Err("a limit is 1 to 1000") }
+    fn try_from(text: String) -> Result<Limit, Self::Error> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        // Digits that fit no number are more than the most.
+        match text.parse().unwrap_or(u64::MAX) {
+            limit @ 1.. if digits => Ok(Limit(u16::try_from(limit).map_or(LIMIT_MAX, |limit| limit.min(LIMIT_MAX)))),
+            _ => Err("a limit is a whole number from 1"),
+        }
+    }
+}
+
+impl TryFrom<String> for Flag {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Flag, Self::Error> {
+        match &*text {
+            "" | "1" | "true" => Ok(Flag(true)),
+            "0" | "false" => Ok(Flag(false)),
+            _ => Err("it is true or false"),
+        }
     }
 }
 
 impl TtlS {
     /// When it ends, Unix milliseconds; at least one after `now_ms`.
-    pub fn end_ms(self, now_ms: u64) -> u64 {
+    pub fn end_ms(&self, now_ms: u64) -> u64 {
+        if self.0 > TTL_S_MAX {
+            return FOR_EVER;
+        }
         // In range: a hundred years are 3.2e12 ms.
         now_ms.saturating_add((self.0 * 1000.0).ceil() as u64)
     }
@@ -202,7 +228,7 @@ fn text(bytes_max: usize, pattern: Option<&str>, example: &str) -> ObjectBuilder
     text.pattern(pattern).examples([example])
 }
 
-fn number(kind: Type) -> ObjectBuilder {
+fn of(kind: Type) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(kind)
 }
 
@@ -238,12 +264,13 @@ schema!(
 );
 schema!(
     TtlS,
-    "Seconds: above 0, at most a hundred years",
-    number(Type::Number).exclusive_minimum(Some(0)).maximum(Some(TTL_S_MAX)).examples([3600])
+    "Seconds, above 0; more than a hundred years are for ever",
+    of(Type::Number).exclusive_minimum(Some(0)).examples([3600])
 );
-schema!(UnixS, "Unix seconds", number(Type::Integer).minimum(Some(0)).maximum(Some(UNIX_S_MAX)));
+schema!(UnixS, "Unix seconds", of(Type::Integer).minimum(Some(0)).maximum(Some(UNIX_S_MAX)));
 schema!(
     Limit,
-    "How many entries to list; 100 where it is absent",
-    number(Type::Integer).minimum(Some(1)).maximum(Some(LIMIT_MAX)).default(Some(LIMIT_DEFAULT.into()))
+    "How many entries to list; 100 where it is absent, and at most 1,000 whatever it says",
+    of(Type::Integer).minimum(Some(1)).default(Some(LIMIT_DEFAULT.into()))
 );
+schema!(Flag, "Whether; without a value it is true", of(Type::Boolean));
