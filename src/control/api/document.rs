@@ -262,7 +262,7 @@ impl Paper {
         reference_to(&T::name())
     }
 
-    /// The fields of a type as parameters in the address. There none can be null.
+    /// The fields of a type as parameters in the address. There none can be null; one that is left empty is not given.
     fn parameters<T: ToSchema>(&mut self) -> Vec<Value> {
         let mut needed = Vec::new();
         T::schemas(&mut needed);
@@ -271,7 +271,11 @@ impl Paper {
         }
         let schema = to_value(&T::schema());
         let fields = schema["properties"].as_object().into_iter().flatten();
-        let parameter = |(name, field): (&String, &Value)| json!({ "name": name, "in": "query", "required": false, "schema": never_null(field) });
+        let empty = json!({ "type": "string", "maxLength": 0, "description": "Left empty it is as if not given" });
+        let parameter = |(name, field): (&String, &Value)| {
+            let schema = json!({ "anyOf": [never_null(field), empty] });
+            json!({ "name": name, "in": "query", "required": false, "schema": schema })
+        };
         fields.map(parameter).collect()
     }
 

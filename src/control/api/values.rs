@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::bounds::{EVENT_NAME_BYTES_MAX, IDENTITY_BYTES_MAX, PIPE_NAME_BYTES_MAX};
@@ -273,4 +273,8 @@ schema!(
     "How many entries to list; 100 where it is absent, and at most 1,000 whatever it says",
     of(Type::Integer).minimum(Some(1)).default(Some(LIMIT_DEFAULT.into()))
 );
-schema!(Flag, "Whether; without a value it is true", of(Type::Boolean));
+schema!(
+    Flag,
+    "Whether; `1` and `0` are as good, and its name alone, without `=`, is true",
+    AnyOfBuilder::new().item(of(Type::Boolean)).item(of(Type::String).enum_values(Some(["0", "1"])))
+);
