@@ -1,6 +1,7 @@
 //! The demonstration as a newcomer meets it: `pipeward demo` is started, the page is fetched from the address that it
 //! prints, and the tokens of the page connect, talk, and are refused what they were not granted; the page's key calls the
-//! server API, as the operator's buttons do, and what it takes away is gone.
+//! server API, as the operator's buttons do, and what it takes away is gone; and a session cookie of its sample application
+//! connects without a token.
 //!
 //! Everything goes over real sockets to the real binary. A browser is not needed: what it would run are these messages.
 
@@ -79,6 +80,35 @@ impl Demo {
         let port = between(&page, "const API = `http://${location.hostname}:", "`;").parse().expect("a port");
         let key = between(&page, "const API_KEY = \"", "\";").to_owned();
         Operator { address: SocketAddr::new(self.address.ip(), port), origin: format!("http://{}", self.address), key }
+    }
+
+    /// The sample application.
+    fn application(&self) -> Operator {
+        let page = self.page();
+        let port = between(&page, "const APPLICATION = `http://${location.hostname}:", "`;").parse().expect("a port");
+        let address = SocketAddr::new(self.address.ip(), port);
+        Operator { address, origin: format!("http://{}", self.address), key: String::new() }
+    }
+
+    /// Connects as a browser does that has no token: from this page, with these cookies. Err: the status of the refusal.
+    fn visit(&self, origin: &str, cookies: &str) -> Result<(WebSocket<TcpStream>, Value), u16> {
+        let mut request = format!("ws://{}/v1/connect", self.address).into_client_request().expect("a valid address");
+        for (name, value) in [("Sec-WebSocket-Protocol", "pipeward.v1"), ("Origin", origin), ("Cookie", cookies)] {
+            if !value.is_empty() {
+                request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a header value"));
+            }
+        }
+        match tungstenite::client(request, self.stream()) {
+            Ok((socket, _)) => {
+                let mut client = Client { socket, worker: 0 };
+                let welcome = client.next();
+                Ok((client.socket, welcome))
+            }
+            Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => {
+                Err(response.status().as_u16())
+            }
+            Err(why) => panic!("{why}"),
+        }
     }
 
     fn connect(&self, token: &str) -> Client {
@@ -426,4 +456,82 @@ fn stdout_is_for_the_address_alone() {
     demo.stdout.read_to_string(&mut rest).expect("stdout ends with the process");
     assert_eq!(rest, "");
     assert!(demo.process.wait().expect("it ends").success());
+}
+
+/// Signs in, and returns the cookie as a browser would send it.
+fn sign_in(application: &Operator, user: &str) -> String {
+    let answer = application.send("POST", "/sign-in", &application.origin, "", &json!({ "user": user }).to_string());
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    assert!(answer.has("access-control-allow-credentials: true"), "the page sends and takes cookies: {}", answer.head);
+    assert!(answer.has(&format!("access-control-allow-origin: {}", application.origin)), "{}", answer.head);
+    let cookie = between(&answer.head, "set-cookie: ", "\r\n");
+    assert!(cookie.contains("httponly") && cookie.contains("samesite=strict"), "{cookie}");
+    cookie.split(';').next().expect("a cookie").to_owned()
+}
+
+// PROTOCOL §6: "a sample authorize endpoint".
+#[test]
+fn a_session_cookie_connects_as_its_user_and_no_other_cookie_does() {
+    let demo = Demo::start();
+    let application = demo.application();
+    let page = application.origin.clone();
+    assert_eq!(demo.visit(&page, "").err(), Some(401), "no cookie at all");
+    for (user, other) in [("ann", "ben"), ("ben", "ann")] {
+        let cookie = sign_in(&application, user);
+        // Other cookies of the host come along.
+        let visit = demo.visit(&page, &format!("theme=dark; {cookie}; pipeward_demo=1"));
+        let (socket, welcome) = visit.unwrap_or_else(|status| panic!("{user}: {status}"));
+        assert_eq!((&welcome["type"], &welcome["user"]["id"]), (&json!("welcome"), &json!(user)));
+        let pipes: BTreeSet<&str> = welcome["pipes"].as_object().expect("pipes").keys().map(String::as_str).collect();
+        let own = format!("user-{user}");
+        assert_eq!(pipes, BTreeSet::from(["announcements", "team-chat", own.as_str()]));
+        let mut client = Client { socket, worker: 0 };
+        ["team-chat", "announcements", &*own].iter().for_each(|pipe| client.listen(pipe));
+        assert_eq!(client.publish("team-chat", "hello")["ok"], true);
+        assert_eq!(client.publish("announcements", "forged")["code"], "FORBIDDEN");
+        let refused = client.ask(json!({"type": "subscribe", "pipe": format!("user-{other}")}));
+        assert_eq!(refused["code"], "FORBIDDEN");
+        // The page shows what was asked and answered, without the session.
+        let last = application.send("GET", "/last", &page, "", "").body;
+        assert_eq!((&last["question"]["kind"], &last["answer"]["user"]["id"]), (&json!("connect"), &json!(user)));
+        let (_, session) = cookie.split_once('=').expect("a name and a value");
+        assert!(!last.to_string().contains(session), "{last}");
+        // A page from elsewhere cannot use it (INVARIANTS 29), and one byte less is nobody's.
+        assert_eq!(demo.visit("http://elsewhere.example", &cookie).err(), Some(403));
+        assert_eq!(demo.visit(&page, &cookie[..cookie.len() - 1]).err(), Some(401));
+    }
+    let made_up = sign_in(&application, "mallory");
+    assert_eq!(demo.visit(&page, &made_up).err(), Some(401));
+    assert_eq!(application.send("GET", "/last", &page, "", "").body["answer"], Value::Null);
+}
+
+#[test]
+fn the_sample_application_answers_the_server_and_its_own_page_alone() {
+    let demo = Demo::start();
+    let application = demo.application();
+    let page = application.origin.clone();
+    let cookie = sign_in(&application, "ann");
+    let question = json!({"kind": "connect", "headers": {"cookie": cookie}}).to_string();
+    for signature in ["", "X-Pipeward-Signature: t=1,v1=00\r\n", "X-Pipeward-Signature: no\r\n"] {
+        assert_eq!(status(application.address, "/authorize", &page, signature, &question), 400, "{signature}");
+    }
+    assert_eq!(status(application.address, "/sign-in", "http://elsewhere.example", "", r#"{"user":"ann"}"#), 403);
+    let elsewhere = application.send("GET", "/last", "http://elsewhere.example", "", "");
+    assert!(!elsewhere.head.contains("access-control-allow-origin"), "{}", elsewhere.head);
+}
+
+/// The status of a POST whose answer need not be JSON.
+fn status(address: SocketAddr, path: &str, origin: &str, fields: &str, body: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).expect("it accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time limit can be set");
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nOrigin: {origin}\r\n{fields}Connection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers and closes");
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
 }

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-/// Run a demonstration: a server with a generated key and a page to open
+/// Run a demonstration: a server with a generated key, a sample authorize endpoint and a page to open
 ///
-/// Everything runs in this process and nothing is kept. The address of the page is printed.
+/// Everything runs in this process and nothing is kept. The address of the page is printed. The server API and the sample
+/// application listen beside it, on ports that the system chooses.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Address and port to listen on

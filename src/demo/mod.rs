@@ -6,13 +6,22 @@
 //! default address is a loopback one. The server API listens on the same host, on a port that the system chooses, and
 //! lets pages of that host call it, which a server with a configuration file never does. There are always two workers
 //! at least, so that messages cross cores also on a small machine.
+//!
+//! Who comes without a token is asked about at a sample application ([`application`]), by session cookie: it is the authorize
+//! webhook of this server, on another port of the same host.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
+
+mod application;
+
+use application::Application;
 
 use crate::auth::token::sign;
-use crate::config::{Allow, ApiKey, ApiRight, AuditPath, Config, KeySource, TokenSettings};
+use crate::config::{Allow, ApiKey, ApiRight, AuditPath, Config, KeySource, TokenSettings, Webhook};
+use crate::rules::definition::Endpoint;
 use crate::shard::shared::Settings;
 
 /// The page. What stands between double underscores is filled in by [`page`].
@@ -42,30 +51,36 @@ struct Secrets {
     signing: [u8; 32],
     /// The key of the server API, in letters and digits.
     operator: String,
+    /// Signs what the sample application is asked.
+    application: [u8; 32],
 }
 
 impl Secrets {
     fn new() -> Result<Secrets, String> {
-        let mut random = [[0u8; 32]; 2];
+        let mut random = [[0u8; 32]; 3];
         getrandom::fill(random.as_flattened_mut())
             .map_err(|error| format!("no randomness from the system: {error}"))?;
-        let [signing, operator] = random;
-        Ok(Secrets { signing, operator: operator.iter().map(|byte| format!("{byte:02x}")).collect() })
+        let [signing, operator, application] = random;
+        let operator = operator.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Secrets { signing, operator, application })
     }
 }
 
 /// Runs the demonstration until it is told to stop. Prints the address to open on stdout, and the log on stderr.
 pub fn run(listen: SocketAddr) -> ExitCode {
     crate::run::log_to_stderr();
-    let started = Secrets::new().and_then(|secrets| Ok((settings(listen, &secrets)?, secrets)));
-    match started {
-        Ok((settings, secrets)) => crate::run::run(
+    match prepare(listen) {
+        Ok((settings, secrets, application)) => crate::run::run(
             settings,
             None,
             || None,
             |shared, addresses| {
+                let ports = Ports { api: addresses.control.port(), application: application.address.port() };
                 // Nobody else sets it.
-                let _ = shared.page.set(page(&secrets, shared.loads.len(), addresses.control.port()));
+                let _ = shared.page.set(page(&secrets, shared.loads.len(), ports));
+                if let Err(error) = application.start() {
+                    tracing::error!("{error}");
+                }
                 addresses.edge.iter().for_each(announce);
             },
         ),
@@ -74,6 +89,12 @@ pub fn run(listen: SocketAddr) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn prepare(listen: SocketAddr) -> Result<(Settings, Secrets, Application), String> {
+    let secrets = Secrets::new()?;
+    let application = Application::bind(listen, &secrets.application)?;
+    Ok((settings(listen, &secrets, &application.authorize)?, secrets, application))
 }
 
 /// Where nobody reads stdout the server runs all the same.
@@ -92,7 +113,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn settings(listen: SocketAddr, secrets: &Secrets) -> Result<Settings, String> {
+/// `authorize` is where the sample application is asked.
+fn settings(listen: SocketAddr, secrets: &Secrets, authorize: &str) -> Result<Settings, String> {
     let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
     let mut config = Config::new(workers);
     config.edge.listen = vec![listen];
@@ -104,6 +126,19 @@ fn settings(listen: SocketAddr, secrets: &Secrets) -> Result<Settings, String> {
         leeway_s: 0,
         require_exp: false,
     });
+    // Who shows no token has a cookie, or nothing.
+    config.auth.webhook = Some(Webhook {
+        endpoint: Arc::new(Endpoint {
+            number: 0,
+            url: authorize.into(),
+            timeout_ms: 2_000,
+            secret: Some(Arc::from(&secrets.application[..])),
+            cache_s: None,
+            place: Default::default(),
+        }),
+        forward_headers: vec!["cookie".into()],
+        concurrency: 64,
+    });
     config.control.listen = SocketAddr::new(listen.ip(), 0);
     config.control.pages = true;
     let (secret, allow) =
@@ -113,8 +148,16 @@ fn settings(listen: SocketAddr, secrets: &Secrets) -> Result<Settings, String> {
     Settings::new(config)
 }
 
-/// The page for this process. `api_port` is the server API's.
-fn page(secrets: &Secrets, workers: usize, api_port: u16) -> String {
+/// Where the page finds what does not listen on its own port.
+struct Ports {
+    /// The server API.
+    api: u16,
+    /// The sample application.
+    application: u16,
+}
+
+/// The page for this process.
+fn page(secrets: &Secrets, workers: usize, ports: Ports) -> String {
     let tokens = |claims: &[String]| {
         let tokens: Vec<String> =
             claims.iter().map(|claims| format!("\"{}\"", sign(&secrets.signing, claims))).collect();
@@ -125,15 +168,21 @@ fn page(secrets: &Secrets, workers: usize, api_port: u16) -> String {
     PAGE.replace("__TOKENS__", &tokens(&first))
         .replace("__NEWER_TOKENS__", &tokens(&newer))
         .replace("__WORKERS__", &workers.to_string())
-        .replace("__API_PORT__", &api_port.to_string())
+        .replace("__API_PORT__", &ports.api.to_string())
+        .replace("__APPLICATION_PORT__", &ports.application.to_string())
         .replace("__API_KEY__", &secrets.operator)
 }
 
-/// The claims of one person: the team's chat both ways and who is in it, announcements and a pipe of their own to listen to;
-/// a speaker may announce as well.
+/// The claims of one person.
 fn person(id: &str, name: &str, speaker: bool) -> String {
+    format!(r#"{{"sub":"{id}","name":"{name}","pipes":{}}}"#, pipes_of(id, speaker))
+}
+
+/// What one person may do: the team's chat both ways and who is in it, announcements and a pipe of their own to listen to; a
+/// speaker may announce as well.
+fn pipes_of(id: &str, speaker: bool) -> String {
     format!(
-        r#"{{"sub":"{id}","name":"{name}","pipes":{{"team-chat":{{"subscribe":true,"publish":true,"presence":true}},"announcements":{{"subscribe":true,"publish":{speaker}}},"user-{id}":{{"subscribe":true}}}}}}"#
+        r#"{{"team-chat":{{"subscribe":true,"publish":true,"presence":true}},"announcements":{{"subscribe":true,"publish":{speaker}}},"user-{id}":{{"subscribe":true}}}}"#
     )
 }
 
@@ -142,28 +191,30 @@ mod tests {
     use super::*;
 
     fn secrets() -> Secrets {
-        Secrets { signing: [7; 32], operator: "0123456789abcdef".to_owned() }
+        Secrets { signing: [7; 32], operator: "0123456789abcdef".to_owned(), application: [8; 32] }
     }
 
     #[test]
     fn the_page_is_filled_in_and_loads_nothing_from_elsewhere() {
-        let page = page(&secrets(), 3, 40_001);
+        let page = page(&secrets(), 3, Ports { api: 40_001, application: 40_002 });
         assert!(!page.contains("__"), "a placeholder was left");
         assert!(page.contains("const WORKERS = 3;"));
         for outside in ["src=", "@import", "url(", "innerHTML", "document.write"] {
             assert!(!page.contains(outside), "{outside}");
         }
-        assert!(page.contains("connect-src 'self' ws: wss: http://*:40001\""), "the server API and nothing else");
-        assert_eq!(page.matches("fetch(").count(), 1, "the server API");
+        let connects = "connect-src 'self' ws: wss: http://*:40001 http://*:40002\"";
+        assert!(page.contains(connects), "the server API, the sample application and nothing else");
+        assert_eq!(page.matches("fetch(").count(), 2, "the server API, the sample application");
         let addresses = page.matches("://").count();
-        assert_eq!(addresses, 4, "the namespace of the icon, the WebSocket's own address, twice the server API");
+        assert_eq!(addresses, 7, "the namespace of the icon, and twice each the WebSocket's own address and those two");
     }
 
     #[test]
     fn the_server_api_is_as_near_as_the_page_and_takes_one_key() {
         for listens in ["127.0.0.1:8080", "0.0.0.0:8080", "[::1]:0"] {
             let listens: SocketAddr = listens.parse().expect("an address");
-            let settings = settings(listens, &secrets()).expect("the settings are valid");
+            let settings =
+                settings(listens, &secrets(), "http://127.0.0.1:1/authorize").expect("the settings are valid");
             let control = &settings.config.control;
             assert_eq!(control.listen, SocketAddr::new(listens.ip(), 0));
             assert!(control.pages);
@@ -181,6 +232,7 @@ mod tests {
         assert!(one.operator.bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert_ne!(one.operator, other.operator);
         assert_ne!(one.signing, other.signing);
+        assert_ne!(one.application, other.application);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub use client::{Answer, Client};
 pub use document::document;
 pub use keys::KeyRing;
 pub use operations::Operations;
-pub use pages::with_pages;
+pub use pages::{page_of_same_host, with_pages};
 pub use serve::{Peer, serve};
 
 use calls::{Call, Visitor, each_call};

@@ -42,7 +42,7 @@ fn permission() -> Response {
 }
 
 /// The origin of the page that calls, if it is of the host that is called.
-fn page_of_same_host(headers: &HeaderMap) -> Option<HeaderValue> {
+pub fn page_of_same_host(headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(ORIGIN)?;
     let (_, page) = origin.to_str().ok()?.split_once("://")?;
     let called = headers.get(HOST)?.to_str().ok()?;
