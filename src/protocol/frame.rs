@@ -136,6 +136,11 @@ impl Reader {
         self.0.as_ref().is_some_and(|assembly| assembly.is_unfinished())
     }
 
+    /// Whether the unfinished message is a binary one: known from its first header on.
+    pub fn is_binary_unfinished(&self) -> bool {
+        self.0.as_ref().is_some_and(|assembly| assembly.is_binary())
+    }
+
     /// The header of the frame at the front of `rest`, if that frame is an item by itself and lies there whole.
     fn whole_frame(&self, rest: &[u8], message_bytes_max: usize) -> Result<Option<Header>, Violation> {
         let context = match &self.0 {

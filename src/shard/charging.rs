@@ -1,4 +1,8 @@
 //! What a message costs: its rates are looked at before anything is done for it, and taken when it is.
+//!
+//! A message that comes in pieces is charged for each piece as it comes, if that conforms; where it does not, reading
+//! pauses, for a second at most at a time, and the piece is charged with the whole. What was taken for a message that is refused
+//! in the end counts for the next one: a refused message takes nothing.
 
 use super::Shard;
 use super::connection::{Open, State, Until};
@@ -14,13 +18,18 @@ use crate::protocol::message::Id;
 impl Shard {
     /// The bytes of a message that were not charged while it was incomplete.
     pub(super) fn uncharged_bytes(&mut self, slot: u32, bytes: usize) -> usize {
-        self.open_mut(slot).map_or(bytes, |open| bytes.saturating_sub(open.charged_bytes))
+        self.open_mut(slot).map_or(bytes, |open| bytes.saturating_sub(open.charged_bytes as usize))
     }
 
     /// Counts a control frame, which was served already, against the rates of messages and bytes.
     pub(super) fn control(&mut self, now: Now, slot: u32, bytes: usize) -> Flow {
-        match self.excess(now, slot, None, bytes).or_else(|| self.take(now, slot, None, bytes)) {
-            None => Flow::Next,
+        // It may lie within a message that is charged piece by piece, and leaves that as it is.
+        let excess = self.excess(now, slot, None, bytes);
+        match excess.or_else(|| self.take_costs(now, slot, costs(None, bytes))) {
+            None => {
+                self.count_in(bytes);
+                Flow::Next
+            }
             Some(excess) => {
                 self.owe(now, slot, bytes);
                 self.over_rate(now, slot, None, None, excess)
@@ -39,21 +48,36 @@ impl Shard {
         }
     }
 
-    /// Charges bytes of a message that is not complete yet, and says how long to wait before more is read, where they
-    /// are too many: fragments without end are not free.
-    pub(super) fn charge_unfinished(&mut self, now: Now, slot: u32, bytes: usize) -> Option<Until> {
-        let settings = self.settings.clone();
-        let open = self.open_mut(slot)?;
-        let pace = paces(&settings, open).of(Kind::Bytes)?;
-        let bucket = &mut open.buckets[Kind::Bytes as usize];
-        let wait_ns = bucket.wait_ns(pace, now.mono_ns, bytes as u64);
-        bucket.owe(pace, now.mono_ns, bytes as u64);
-        open.charged_bytes += bytes;
-        (wait_ns > 0).then(|| Until::Time(now.mono_ns + wait_ns.min(1_000_000_000)))
+    /// Charges bytes of a message that is not complete yet, or has reading wait where they are too many: fragments
+    /// without end are not free. No bytes: what was held for them goes on.
+    pub(super) fn charge_unfinished(&mut self, now: Now, slot: u32, bytes: usize) -> Flow {
+        let Some(open) = self.open_mut(slot) else { return Flow::Closed };
+        open.unfinished_bytes = open.unfinished_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let due = open.unfinished_bytes.saturating_sub(open.charged_bytes);
+        if due == 0 {
+            return Flow::Next;
+        }
+        let piece = [(Kind::Bytes, u64::from(due))];
+        let excess = self.excess_of(now, slot, piece).or_else(|| self.take_costs(now, slot, piece));
+        match excess {
+            None => {
+                if let Some(open) = self.open_mut(slot) {
+                    open.charged_bytes += due;
+                }
+                Flow::Next
+            }
+            // It waited for this piece. The rest must come all the same, for only a whole message can be refused.
+            Some(_) if bytes == 0 => Flow::Next,
+            Some(excess) => self.piece_over_rate(now, slot, excess),
+        }
     }
 
     /// The rate that this message is over, if any: the one that it would have to wait longest for. Takes nothing.
     pub(super) fn excess(&self, now: Now, slot: u32, kind: Option<Kind>, bytes: usize) -> Option<Excess> {
+        self.excess_of(now, slot, costs(kind, bytes))
+    }
+
+    fn excess_of(&self, now: Now, slot: u32, costs: impl IntoIterator<Item = (Kind, u64)>) -> Option<Excess> {
         let State::Open(open) = &self.slots[slot as usize].state else { return None };
         let settings = &self.settings;
         let own = paces(settings, open);
@@ -63,15 +87,15 @@ impl Shard {
                 worst = Some(excess);
             }
         };
-        for (kind, cost) in costs(kind, bytes) {
+        for (kind, cost) in costs {
             if let Some(pace) = own.of(kind) {
                 let wait_ns = open.buckets[kind as usize].wait_ns(pace, now.mono_ns, cost);
-                consider(Excess { wait_ns, interval_ns: pace.interval_ns(), share: None });
+                consider(Excess { wait_ns, refill_ns: pace.refill_ns(cost), share: None });
             }
             if settings.sums {
                 for (pace, bucket, share) in sums(settings, open, kind, cost) {
                     let wait_ns = bucket.wait_ns(pace, now.mono_ns, cost);
-                    consider(Excess { wait_ns, interval_ns: pace.interval_ns(), share: Some(share) });
+                    consider(Excess { wait_ns, refill_ns: pace.refill_ns(cost), share: Some(share) });
                 }
             }
         }
@@ -80,18 +104,39 @@ impl Shard {
 
     /// Takes what the message costs. Another worker may have emptied a summed bucket since it was looked at.
     pub(super) fn take(&mut self, now: Now, slot: u32, kind: Option<Kind>, bytes: usize) -> Option<Excess> {
+        let excess = self.take_costs(now, slot, costs(kind, bytes));
+        if excess.is_none() {
+            if let Some(open) = self.open_mut(slot) {
+                self.counters.message_bytes_in += u64::from(std::mem::take(&mut open.charged_bytes));
+            }
+            self.count_in(bytes);
+        }
+        excess
+    }
+
+    fn count_in(&mut self, bytes: usize) {
+        self.counters.messages_in += 1;
+        self.counters.message_bytes_in += bytes as u64;
+    }
+
+    fn take_costs(
+        &mut self,
+        now: Now,
+        slot: u32,
+        costs: impl IntoIterator<Item = (Kind, u64)> + Clone,
+    ) -> Option<Excess> {
         let settings = &self.settings;
         let State::Open(open) = &mut self.slots[slot as usize].state else { return None };
         if settings.sums {
-            for (kind, cost) in costs(kind, bytes) {
+            for (kind, cost) in costs.clone() {
                 for (pace, bucket, share) in sums(settings, open, kind, cost) {
                     if let Err(wait_ns) = bucket.take(pace, now.mono_ns, cost) {
-                        return Some(Excess { wait_ns, interval_ns: pace.interval_ns(), share: Some(share) });
+                        return Some(Excess { wait_ns, refill_ns: pace.refill_ns(cost), share: Some(share) });
                     }
                 }
             }
         }
-        for (kind, cost) in costs(kind, bytes) {
+        for (kind, cost) in costs {
             if let Some(pace) = paces(settings, open).of(kind) {
                 open.buckets[kind as usize].take(pace, now.mono_ns, cost);
             }
@@ -104,11 +149,6 @@ impl Shard {
                 throttle.charge(now.mono_ns, share);
             }
         }
-        if kind.is_some() {
-            open.charged_bytes = 0;
-        }
-        self.counters.messages_in += 1;
-        self.counters.message_bytes_in += bytes as u64;
         None
     }
 
@@ -121,16 +161,11 @@ impl Shard {
         text: Option<&str>,
         excess: Excess,
     ) -> Flow {
-        let throttle_s = self.settings.config.limits.throttle_s;
-        let Some(open) = self.open_mut(slot) else { return Flow::Closed };
-        let verdict = open.throttle.get_or_insert_default().judge(now.mono_ns, excess, throttle_s);
+        let flow = self.slow_down(now, slot, excess);
         let retry_after_ms = excess.wait_ns.div_ceil(1_000_000);
-        match verdict {
-            Verdict::Hold(until_ns) => {
-                self.counters.slowed += 1;
-                Flow::Wait { message: text.map(str::to_owned), until: Until::Time(until_ns) }
-            }
-            Verdict::Refuse { resume_ns, tell } => {
+        match flow {
+            Slowed::Held(until) => Flow::Wait { message: text.map(str::to_owned), until },
+            Slowed::Refused { until, tell } => {
                 self.note_denial(now, slot, Code::RateLimited, None);
                 if let Some(id) = id {
                     let (code, text) = (Code::RateLimited, Code::RateLimited.text());
@@ -142,17 +177,59 @@ impl Shard {
                 if tell {
                     self.tell_throttled(slot, retry_after_ms);
                 }
-                Flow::Wait { message: None, until: Until::Time(resume_ns) }
+                Flow::Wait { message: None, until }
             }
+            Slowed::Closed => Flow::Closed,
+        }
+    }
+
+    /// A piece of a message is over the rate of bytes. The refusal is counted, and told, when the whole message is there.
+    #[cold]
+    fn piece_over_rate(&mut self, now: Now, slot: u32, excess: Excess) -> Flow {
+        let until = match self.slow_down(now, slot, excess) {
+            Slowed::Held(until) => until,
+            Slowed::Refused { until, tell } => {
+                if tell {
+                    self.tell_throttled(slot, excess.wait_ns.div_ceil(1_000_000));
+                }
+                until
+            }
+            Slowed::Closed => return Flow::Closed,
+        };
+        Flow::Wait { message: None, until }
+    }
+
+    /// What becomes of a connection over its rate; closes it where that has lasted too long.
+    fn slow_down(&mut self, now: Now, slot: u32, excess: Excess) -> Slowed {
+        let throttle_s = self.settings.config.limits.throttle_s;
+        let Some(open) = self.open_mut(slot) else { return Slowed::Closed };
+        match open.throttle.get_or_insert_default().judge(now.mono_ns, excess, throttle_s) {
+            Verdict::Hold(until_ns) => {
+                self.counters.slowed += 1;
+                Slowed::Held(Until::Time(until_ns))
+            }
+            Verdict::Refuse { resume_ns, tell } => Slowed::Refused { until: Until::Time(resume_ns), tell },
             Verdict::Close => {
                 self.note_denial(now, slot, Code::RateLimited, None);
                 // At least a second: whoever comes back sooner comes back with full buckets.
-                let reason = format!("retry_after_ms={}", retry_after_ms.max(1_000));
+                let reason = format!("retry_after_ms={}", excess.wait_ns.div_ceil(1_000_000).max(1_000));
                 self.begin_close(now, slot, CloseCode::OverRate, &reason, false);
-                Flow::Closed
+                Slowed::Closed
             }
         }
     }
+}
+
+/// What became of a connection over its rate.
+enum Slowed {
+    /// What it sent is kept until then.
+    Held(Until),
+    /// What it sent is refused, and nothing is read until then. `tell`: it was not told yet.
+    Refused {
+        until: Until,
+        tell: bool,
+    },
+    Closed,
 }
 
 /// The rates of a connection: the configuration's, or its own narrower ones.
@@ -175,6 +252,6 @@ fn sums<'s>(
     })
 }
 
-fn costs(kind: Option<Kind>, bytes: usize) -> impl Iterator<Item = (Kind, u64)> {
+fn costs(kind: Option<Kind>, bytes: usize) -> impl Iterator<Item = (Kind, u64)> + Clone {
     [Some((Kind::Message, 1)), Some((Kind::Bytes, bytes as u64)), kind.map(|kind| (kind, 1))].into_iter().flatten()
 }

@@ -114,8 +114,10 @@ pub(super) struct Open {
     pub awaits_pong: bool,
     /// When the unfinished message began; 0 = there is none.
     pub unfinished_since_ms: u64,
-    /// Bytes of the unfinished message that were charged to its rate.
-    pub charged_bytes: usize,
+    /// Bytes of the unfinished message that have come, those of its frames' headers included.
+    pub unfinished_bytes: u32,
+    /// Bytes that were taken from the rate before their message was whole. Those of a refused one count for the next.
+    pub charged_bytes: u32,
     /// When a draining server lets it go; `u64::MAX` = not draining.
     pub leave_at_ms: u64,
     pub held: Option<Box<Held>>,
@@ -218,6 +220,8 @@ pub(super) struct Held {
     pub message: Option<String>,
     pub rest: Vec<u8>,
     pub until: Until,
+    /// Since when, on the monotonic clock.
+    pub since_ms: u64,
 }
 
 /// Somebody who waits for room in rings of the mesh.

@@ -319,6 +319,7 @@ impl Shard {
             ping_at_ms,
             awaits_pong: false,
             unfinished_since_ms: 0,
+            unfinished_bytes: 0,
             charged_bytes: 0,
             leave_at_ms: u64::MAX,
             held: None,

@@ -33,9 +33,9 @@ impl Pace {
         Pace { interval_ns: self.interval_ns.saturating_mul(u64::from(holders.max(1))), ..self }
     }
 
-    /// The time in which one unit refills, in nanoseconds.
-    pub fn interval_ns(self) -> u64 {
-        self.interval_ns
+    /// The time in which so many units refill, in nanoseconds.
+    pub fn refill_ns(self, units: u64) -> u64 {
+        self.interval_ns.saturating_mul(units)
     }
 
     /// The arrival time after a message of this cost, or how long it must wait, in nanoseconds.
@@ -149,7 +149,7 @@ mod tests {
                     passed += 1;
                 }
             }
-            let most = f64::from(burst) + now as f64 / pace.interval_ns() as f64;
+            let most = f64::from(burst) + now as f64 / pace.refill_ns(1) as f64;
             prop_assert!(passed as f64 <= most + 1.0, "{} > {}", passed, most);
         }
     }

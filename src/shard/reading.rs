@@ -48,7 +48,10 @@ impl Shard {
             let (taken, item) = reader.next(&mut bytes[used..], message_bytes_max);
             used += taken;
             match item {
-                Ok(None) => break Flow::Next,
+                // Its payload is not waited for (C36).
+                Ok(None) => {
+                    break if reader.is_binary_unfinished() { self.close_binary(now, slot) } else { Flow::Next };
+                }
                 Ok(Some(item)) => {
                     used_by_items = used;
                     let flow = self.item(now, slot, item);
@@ -72,15 +75,16 @@ impl Shard {
             Flow::Next => {
                 let unfinished = reader.is_unfinished();
                 self.keep_reader(now, slot, reader, kept_before, began_here);
-                if unfinished && let Some(until) = self.charge_unfinished(now, slot, used - used_by_items) {
-                    self.hold(slot, None, Vec::new(), until);
+                if unfinished && let Flow::Wait { until, .. } = self.charge_unfinished(now, slot, used - used_by_items)
+                {
+                    self.hold(now, slot, None, Vec::new(), until);
                     let handle = self.handle_of(slot);
                     self.outputs.push(Output::Pause(handle));
                 }
             }
             Flow::Wait { message, until } => {
                 self.keep_reader(now, slot, reader, kept_before, began_here);
-                self.hold(slot, message, bytes[used..].to_vec(), until);
+                self.hold(now, slot, message, bytes[used..].to_vec(), until);
                 let handle = self.handle_of(slot);
                 self.outputs.push(Output::Pause(handle));
             }
@@ -90,9 +94,13 @@ impl Shard {
     fn keep_reader(&mut self, now: Now, slot: u32, reader: Reader, kept_before: usize, began_here: bool) {
         let kept = reader.kept_bytes();
         let Some(open) = self.open_mut(slot) else { return };
+        let begins = began_here || open.unfinished_since_ms == 0;
+        if begins || !reader.is_unfinished() {
+            open.unfinished_bytes = 0;
+        }
         if !reader.is_unfinished() {
             open.unfinished_since_ms = 0;
-        } else if began_here || open.unfinished_since_ms == 0 {
+        } else if begins {
             open.unfinished_since_ms = now.ms().max(1);
         }
         open.reader = reader;
@@ -125,12 +133,7 @@ impl Shard {
                 self.send(slot, bytes);
                 self.control(now, slot, payload.len())
             }
-            Item::Binary(_) => {
-                self.counters.malformed += 1;
-                let code = CloseCode::Unsupported;
-                self.begin_close(now, slot, code, code.reason(), false);
-                Flow::Closed
-            }
+            Item::Binary(_) => self.close_binary(now, slot),
             Item::Close(code, _) => {
                 self.answer_close(now, slot, code);
                 Flow::Closed
@@ -138,11 +141,18 @@ impl Shard {
         }
     }
 
+    fn close_binary(&mut self, now: Now, slot: u32) -> Flow {
+        self.counters.malformed += 1;
+        let code = CloseCode::Unsupported;
+        self.begin_close(now, slot, code, code.reason(), false);
+        Flow::Closed
+    }
+
     /// Keeps input until it can go on.
-    fn hold(&mut self, slot: u32, message: Option<String>, rest: Vec<u8>, until: Until) {
+    fn hold(&mut self, now: Now, slot: u32, message: Option<String>, rest: Vec<u8>, until: Until) {
         let handle = self.handle_of(slot);
         let Some(open) = self.open_mut(slot) else { return };
-        let held = Held { message, rest, until };
+        let held = Held { message, rest, until, since_ms: now.ms() };
         let bytes = held.bytes();
         open.held = Some(Box::new(held));
         self.assembly_bytes += bytes;
@@ -164,12 +174,18 @@ impl Shard {
         // Whoever is made to wait cannot show that it is alive (A8).
         open.heard_ms = now.ms();
         open.awaits_pong = false;
+        if open.unfinished_since_ms != 0 {
+            // Nor can it send the rest of its message to somebody who does not read.
+            open.unfinished_since_ms += now.ms() - held.since_ms;
+            let until_ms = open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX;
+            self.wake_at(slot, until_ms);
+        }
         self.assembly_bytes -= held.bytes();
         let Held { message, mut rest, .. } = *held;
         if let Some(message) = message {
             match self.message(now, slot, &message) {
                 Flow::Next => {}
-                Flow::Wait { message, until } => return self.hold(slot, message, rest, until),
+                Flow::Wait { message, until } => return self.hold(now, slot, message, rest, until),
                 Flow::Closed => {
                     self.outputs.push(Output::Resume(handle));
                     return self.received_closing(slot, &mut rest);
@@ -215,7 +231,7 @@ impl Shard {
         if let Some(denials) = &open.denials {
             next_ms = next_ms.min(denials.since_ms + GATHER_MS);
         }
-        if open.unfinished_since_ms != 0 {
+        if open.unfinished_since_ms != 0 && open.held.is_none() {
             next_ms = next_ms.min(open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX);
         }
         self.wake_at(slot, next_ms);
@@ -235,7 +251,9 @@ impl Shard {
         let drain_ms = u64::from(self.settings.config.edge.drain_s) * 1_000;
         let open = self.open_mut(slot)?;
         let ms = now.ms();
-        let unfinished = open.unfinished_since_ms != 0 && ms >= open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX;
+        let unfinished = open.unfinished_since_ms != 0
+            && open.held.is_none()
+            && ms >= open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX;
         if now.unix_ms >= open.expires_at_ms {
             Some((CloseCode::Expired, CloseCode::Expired.reason().into()))
         } else if ms >= open.leave_at_ms {

@@ -4,8 +4,9 @@
 //!    first ran empty. A short burst over the rate loses nothing.
 //! 2. *Refuse.* After that second the message is refused with `RATE_LIMITED`, the client is told `throttled` once, and
 //!    reading pauses until the bucket has a token, at most a second at a time.
-//! 3. *Close.* An episode of refusals that lasts `throttle_s` ends the connection with 4429. An episode ends when a
-//!    second, and at least twice the time one token takes, has passed without a refusal.
+//! 3. *Close.* An episode of refusals that lasts `throttle_s` ends the connection with 4429. An episode ends when after
+//!    its last pause a second, and at least twice the time in which what one message took is refilled, has passed without a
+//!    refusal. The slowest rate that refused decides: a refusal by a faster one does not end its episode.
 //!
 //! Only the connection whose message was over a rate is paused. For a rate summed over a person's connections only one
 //! that takes more than its share of it is closed.
@@ -95,8 +96,8 @@ impl Paces {
 pub struct Excess {
     /// How long until it would, in nanoseconds.
     pub wait_ns: u64,
-    /// The time one unit of the exceeded rate refills in, in nanoseconds.
-    pub interval_ns: u64,
+    /// The time in which the exceeded rate refills what the message takes, in nanoseconds.
+    pub refill_ns: u64,
     /// For a summed rate: this connection's share of it.
     pub share: Option<Share>,
 }
@@ -140,7 +141,10 @@ pub struct Throttle {
 #[derive(Clone, Copy, Debug)]
 struct Episode {
     began_ns: u64,
-    refused_ns: u64,
+    /// When reading goes on after the last refusal. Calm counts from here: a peer that is not read cannot be refused.
+    resume_ns: u64,
+    /// How long it must be calm: the longest time of all its refusals.
+    calm_ns: u64,
     /// It was over its own rate, or over its share of a summed one.
     own_fault: bool,
 }
@@ -158,11 +162,10 @@ impl Throttle {
 
     /// Judges a message over its rate.
     pub fn judge(&mut self, now_ns: u64, excess: Excess, throttle_s: u32) -> Verdict {
-        let calm_ns = SECOND_NS.max(excess.interval_ns.saturating_mul(2));
-        if self.episode.is_some_and(|episode| now_ns.saturating_sub(episode.refused_ns) > calm_ns) {
-            self.episode = None;
-        }
-        if self.last_ns == 0 || now_ns.saturating_sub(self.last_ns) > calm_ns {
+        let calm_ns = SECOND_NS.max(excess.refill_ns.saturating_mul(2));
+        let is_over = |episode: &mut Episode| now_ns.saturating_sub(episode.resume_ns) > episode.calm_ns;
+        let ended = self.episode.take_if(is_over).is_some();
+        if ended || self.last_ns == 0 || now_ns.saturating_sub(self.last_ns) > calm_ns {
             self.slow_since_ns = now_ns;
         }
         let resume_ns = now_ns + excess.wait_ns.min(SECOND_NS);
@@ -176,8 +179,9 @@ impl Throttle {
             None => true,
             Some(share) => self.charge(now_ns, share),
         };
-        let episode = self.episode.get_or_insert(Episode { began_ns: now_ns, refused_ns: now_ns, own_fault: false });
-        episode.refused_ns = now_ns;
+        let episode = self.episode.get_or_insert(Episode { began_ns: now_ns, resume_ns, calm_ns: 0, own_fault: false });
+        episode.resume_ns = resume_ns;
+        episode.calm_ns = episode.calm_ns.max(calm_ns);
         episode.own_fault |= over_share;
         if episode.own_fault && now_ns - episode.began_ns >= u64::from(throttle_s) * SECOND_NS {
             return Verdict::Close;
@@ -192,8 +196,8 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn excess(wait_ms: u64, interval_ms: u64) -> Excess {
-        Excess { wait_ns: wait_ms * MS, interval_ns: interval_ms * MS, share: None }
+    fn excess(wait_ms: u64, refill_ms: u64) -> Excess {
+        Excess { wait_ns: wait_ms * MS, refill_ns: refill_ms * MS, share: None }
     }
 
     // A8
@@ -219,13 +223,46 @@ mod tests {
     }
 
     #[test]
-    fn a_calm_second_ends_the_episode() {
+    fn a_calm_second_after_the_pause_ends_the_episode() {
         let mut throttle = Throttle::default();
-        assert!(matches!(throttle.judge(MS, excess(1_500, 100), 5), Verdict::Refuse { tell: true, .. }));
-        let later = MS + 1_000 * MS + 1;
+        let Verdict::Refuse { resume_ns, tell: true } = throttle.judge(MS, excess(1_500, 100), 5) else { panic!() };
+        let later = resume_ns + SECOND_NS + 1;
         assert!(matches!(throttle.judge(later, excess(1_500, 100), 5), Verdict::Refuse { tell: true, .. }));
-        let soon = later + 900 * MS;
+        // Nine tenths of a second after the pause of one second.
+        let soon = later + 1_900 * MS;
         assert!(matches!(throttle.judge(soon, excess(1_500, 100), 5), Verdict::Refuse { tell: false, .. }));
+    }
+
+    // A8: the calm of a message that takes much of its rate is long.
+    #[test]
+    fn a_pause_is_not_the_calm_that_ends_an_episode() {
+        let mut throttle = Throttle::default();
+        let mut now = MS;
+        assert!(matches!(throttle.judge(now, excess(15_000, 15_000), 4), Verdict::Refuse { tell: true, .. }));
+        for _ in 0..3 {
+            now += 1_100 * MS;
+            assert!(matches!(throttle.judge(now, excess(9_000, 15_000), 4), Verdict::Refuse { tell: false, .. }));
+        }
+        assert_eq!(throttle.judge(now + 1_100 * MS, excess(9_000, 15_000), 4), Verdict::Close);
+    }
+
+    // A8
+    #[test]
+    fn a_faster_rate_does_not_end_the_episode_of_a_slower_one() {
+        let mut throttle = Throttle::default();
+        let (slow, fast) = (excess(10_000, 10_000), excess(250, 250));
+        assert!(matches!(throttle.judge(MS, slow, 6), Verdict::Refuse { tell: true, .. }));
+        assert!(matches!(throttle.judge(1_100 * MS, fast, 6), Verdict::Refuse { tell: false, .. }));
+        assert!(matches!(throttle.judge(4_000 * MS, fast, 6), Verdict::Refuse { tell: false, .. }));
+        assert_eq!(throttle.judge(7_000 * MS, slow, 6), Verdict::Close);
+    }
+
+    #[test]
+    fn after_an_episode_a_message_is_slowed_first_again() {
+        let mut throttle = Throttle::default();
+        let Verdict::Refuse { resume_ns, .. } = throttle.judge(MS, excess(1_001, 10), 6) else { panic!() };
+        let later = resume_ns + SECOND_NS + 1;
+        assert_eq!(throttle.judge(later, excess(500, 10_000), 6), Verdict::Hold(later + 500 * MS));
     }
 
     // C31
@@ -244,7 +281,7 @@ mod tests {
     fn within_its_share_of_a_summed_rate_a_connection_is_refused_but_never_closed() {
         let share = Some(Share { kind: Kind::Publish, pace: Pace::new(Rate { per_s: 1.0, burst: 1.0 }), cost: 1 });
         let (mut quiet, mut loud) = (Throttle::default(), Throttle::default());
-        let excess = Excess { wait_ns: 2 * SECOND_NS, interval_ns: SECOND_NS, share };
+        let excess = Excess { wait_ns: 2 * SECOND_NS, refill_ns: SECOND_NS, share };
         let mut closed = false;
         for round in 1..40u64 {
             let verdict = quiet.judge(round * 1_500 * MS, excess, 3);

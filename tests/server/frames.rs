@@ -87,6 +87,10 @@ fn binary_closes_1003() {
         frame(FIN | BINARY, "{\"type\":\"ping\"}"),
         frame(FIN | BINARY, ""),
         [frame(BINARY, "a"), frame(FIN | CONTINUATION, "b")].concat(),
+        // C36: its payload, or its next fragment, is not waited for.
+        frame(FIN | BINARY, "abcdef")[..6].to_vec(),
+        frame(FIN | BINARY, "abcdef")[..8].to_vec(),
+        frame(BINARY, "abcdef"),
     ] {
         let mut ann = client(&server);
         ann.raw.send(&bytes);

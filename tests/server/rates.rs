@@ -223,6 +223,165 @@ fn bytes_have_a_rate() {
     assert!(reply["retry_after_ms"].as_u64().is_some_and(|wait_ms| (3_000..=9_000).contains(&wait_ms)), "{reply}");
 }
 
+/// A publish of so many bytes.
+fn sized(id: u64, bytes: usize) -> String {
+    let text = json!({"type": "publish", "id": id, "pipe": "room", "event": "e", "data": ""}).to_string();
+    text.replace(r#""data":"""#, &format!(r#""data":"{}""#, "x".repeat(bytes - text.len())))
+}
+
+/// Sends a message in two pieces that arrive apart.
+#[track_caller]
+fn send_in_two(client: &mut Client, text: &str) {
+    let whole = frame(0x81, text);
+    let (first, second) = whole.split_at(whole.len() - 5);
+    client.raw.send(first);
+    std::thread::sleep(Duration::from_millis(50));
+    client.raw.send(second);
+}
+
+// A8: the calm that ends an episode is that of the whole message, and is not the pause.
+#[test]
+fn an_excess_of_bytes_that_lasts_is_closed() {
+    for (limits, bytes) in [
+        ("message_bytes = 20000\nbytes = { per_s = 1000, burst = 20000 }\n", 15_000),
+        ("bytes = { per_s = 50000, burst = 65536 }\n", 60_000),
+    ] {
+        let server = Server::start(&format!(
+            "[limits]\n{limits}message = {{ per_s = 0 }}\npublish = {{ per_s = 0 }}\nthrottle_s = 4\n"
+        ));
+        let mut ann = Client::connect(server.address, &token("ann", ALL));
+        let began = Instant::now();
+        for id in 0..60 {
+            // Closed at last, it may be reset in the middle of this.
+            if !ann.raw.try_send(frame(0x81, sized(id, bytes))) {
+                break;
+            }
+        }
+        let all = outcomes(&mut ann, 60);
+        let (code, _) = all.closed.unwrap_or_else(|| panic!("{limits} was never closed"));
+        assert_eq!((code, all.throttled), (Some(4429), 1), "{limits}");
+        assert!(began.elapsed() >= Duration::from_secs(4), "{limits} closed after {:?}", began.elapsed());
+    }
+}
+
+// A8: refusals by a faster rate do not end the episode of a slower one.
+#[test]
+fn refusals_by_two_rates_are_one_episode() {
+    let server = Server::start(
+        "[limits]\npublish = { per_s = 0.1, burst = 1 }\nmessage = { per_s = 4, burst = 4 }\nthrottle_s = 6\n",
+    );
+    let mut ann = Client::connect(server.address, &token("ann", ALL));
+    let began = Instant::now();
+    let (mut throttled, mut closed) = (0, None);
+    'rounds: while began.elapsed() < PATIENCE {
+        ann.send(numbered(1));
+        for _ in 0..10 {
+            ann.send(json!({"type": "ping"}));
+        }
+        let until = Instant::now() + Duration::from_millis(2_200);
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            match ann.hear_for(left) {
+                Some(Message::Json(heard)) => throttled += usize::from(heard["event"] == "throttled"),
+                Some(Message::Close(code, _)) => {
+                    closed = code;
+                    break 'rounds;
+                }
+                Some(Message::End) => panic!("the stream ended without a close frame"),
+                None => {}
+            }
+        }
+    }
+    assert_eq!((closed, throttled), (Some(4429), 1));
+}
+
+// A8, C35: what comes in two pieces is refused like what comes in one, and nobody waits for ever.
+#[test]
+fn a_message_in_pieces_over_the_rate_is_refused() {
+    let server =
+        Server::start("[limits]\nmessage_bytes = 20000\nbytes = { per_s = 100, burst = 20000 }\nthrottle_s = 600\n");
+    let mut ann = Client::connect(server.address, &token("ann", ALL));
+    ann.send_text(sized(1, 15_000));
+    assert_ok(&ann.reply(&json!(1)));
+    for id in 2..4 {
+        send_in_two(&mut ann, &sized(id, 15_000));
+        let reply = ann.reply(&json!(id));
+        assert_code(&reply, "RATE_LIMITED");
+        // What was refused has taken nothing: about 10,000 bytes are missing.
+        assert!(reply["retry_after_ms"].as_u64().is_some_and(|wait_ms| wait_ms <= 100_500), "{reply}");
+    }
+    let told = ann.settle().into_iter().filter(|heard| heard["event"] == "throttled").count();
+    assert_eq!((told, server.counter("throttled")), (1, 1));
+    assert_eq!(server.counter("denied[RATE_LIMITED]"), 2, "once for each message");
+    // Less fits at once.
+    send_in_two(&mut ann, &sized(9, 1_000));
+    assert_ok(&ann.reply(&json!(9)));
+}
+
+// A8: fragments without end.
+#[test]
+fn a_message_that_goes_on_over_the_rate_is_closed() {
+    let server =
+        Server::start("[limits]\nmessage_bytes = 20000\nbytes = { per_s = 100, burst = 20000 }\nthrottle_s = 2\n");
+    let mut ann = Client::connect(server.address, &token("ann", ALL));
+    ann.raw.send(frame(0x01, r#"{"type":"#));
+    let empty = frame(0x00, "").repeat(2_000);
+    let began = Instant::now();
+    while ann.raw.try_send(&empty) {
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(began.elapsed() < PATIENCE, "it goes on and on");
+    }
+    server.until_counter("closed[4429]", 1);
+}
+
+// A8: a piece counts for one message and for no other.
+#[test]
+fn what_a_message_in_pieces_took_is_no_credit() {
+    let server =
+        Server::start("[limits]\nmessage_bytes = 20000\nbytes = { per_s = 100, burst = 20000 }\nthrottle_s = 600\n");
+    for kind in [r#"{"type":"ping","x":""#, r#"{"type":"unsubscribe","pipe":"q","x":""#, r#"{"type":"nonsense","x":""#]
+    {
+        let mut ann = Client::connect(server.address, &token("ann", ALL));
+        let mut accepted = 0;
+        let began = Instant::now();
+        for id in 0..40 {
+            send_in_two(&mut ann, &format!(r#"{kind}{}","id":"{id}"}}"#, "x".repeat(2_000 - kind.len())));
+            match ann.reply(&json!(id.to_string())) {
+                heard if heard["code"] == "RATE_LIMITED" => break,
+                _ => accepted += 2_000,
+            }
+            ann.send_text(sized(id, 1_900));
+            match ann.reply(&json!(id)) {
+                heard if heard["code"] == "RATE_LIMITED" => break,
+                _ => accepted += 1_900,
+            }
+        }
+        let most = 20_000 + 100 * (began.elapsed().as_secs() as usize + 1);
+        assert!(accepted <= most, "{kind}: {accepted} of {most}");
+    }
+}
+
+// GD-8: what comes in pieces counts for the sum as well.
+#[test]
+fn a_sum_of_bytes_counts_messages_in_pieces() {
+    let server = Server::start(
+        "[limits]\nthrottle_s = 600\nmessage = { per_s = 0 }\n[limits.per_user]\nbytes = { per_s = 1000, burst = 65536 }\n",
+    );
+    let mut ann = Client::connect(server.address, &token("ann", ALL));
+    let began = Instant::now();
+    let mut accepted = 0;
+    for id in 0..20 {
+        send_in_two(&mut ann, &sized(id, 20_000));
+        let reply = ann.reply(&json!(id));
+        if reply["ok"] != true {
+            assert_code(&reply, "RATE_LIMITED");
+            break;
+        }
+        accepted += 20_000;
+    }
+    let most = 65_536 + 1_000 * (began.elapsed().as_secs() as usize + 1);
+    assert!(accepted >= 40_000 && accepted <= most, "{accepted} of {most}");
+}
+
 // PROTOCOL §6: per_s = 0 is off.
 #[test]
 fn a_rate_of_zero_is_off() {

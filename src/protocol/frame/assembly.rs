@@ -98,6 +98,11 @@ impl Assembly {
         self.message_opcode.is_some() || !self.is_between_frames()
     }
 
+    /// Whether the message that was begun is a binary one.
+    pub(super) fn is_binary(&self) -> bool {
+        self.message_opcode == Some(opcode::BINARY)
+    }
+
     /// Whether the next byte is the first of a frame.
     pub(super) fn is_between_frames(&self) -> bool {
         self.header_len == 0 && self.frame.is_none()

@@ -98,6 +98,21 @@ fn text(text: &str) -> Seen {
     Seen::Text(text.into())
 }
 
+// C36
+#[test]
+fn a_binary_message_is_known_from_its_header() {
+    for (fin, input) in [(true, frame(true, opcode::BINARY, b"ab")), (false, frame(false, opcode::BINARY, b"ab"))] {
+        for cut in 1..input.len() {
+            let (mut reader, mut out) = (Reader::default(), Vec::new());
+            feed(&mut reader, &input[..cut], MAX, &mut out);
+            assert_eq!(reader.is_binary_unfinished(), cut >= 6, "{fin} {cut}");
+        }
+    }
+    let (mut reader, mut out) = (Reader::default(), Vec::new());
+    feed(&mut reader, &frame(false, opcode::TEXT, b"ab"), MAX, &mut out);
+    assert!(!reader.is_binary_unfinished());
+}
+
 #[test]
 fn an_idle_reader_is_one_pointer() {
     assert_eq!(size_of::<Reader>(), 8);
