@@ -84,7 +84,8 @@ pub const PRESENCE_LISTED_MAX: usize = 1_000;
 pub const PRESENCE_LISTED_AGAIN: usize = 900;
 /// Changes of a room that are kept until every worker has told them. More: a new list is sent instead.
 pub const PRESENCE_LOG_MAX: usize = 1_024;
-/// A room is kept so long after somebody last asked, in milliseconds.
+/// A room is kept so long after somebody last asked by `presence`, in milliseconds. One that was watched ends with its last
+/// watcher.
 pub const PRESENCE_LEASE_MS: u64 = 5_000;
 /// Changes are gathered for so long before they are told, in milliseconds (C17: at most 1,000).
 pub const PRESENCE_GATHER_MS: u64 = 250;

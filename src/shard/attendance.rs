@@ -15,10 +15,13 @@
 //! the net of everything later, or a new list where the log has been outrun. So presence closes no connection and
 //! displaces no event, and its frames need never be left out.
 //!
-//! Bounds: rooms attended by pipes known here, watchers by subscriptions. One room has at most [`PRESENCE_FRESH_MAX`]
+//! Bounds: rooms attended by pipes known here, watchers by subscriptions. A `subscribe` opens no more rooms than it may have
+//! subscriptions, and a room that nobody watches any more ends in the same step, but for a `presence` request's lease (INVARIANTS
+//! 21). One room has at most [`PRESENCE_FRESH_MAX`]
 //! watchers that stand at places of their own in the sequence; with one more all are told at once. A connection that waits
 //! for rooms waits for one; it is looked at when its worker's bell rings.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,10 +32,9 @@ use super::delivery::Parcel;
 use super::input::Now;
 use super::outbox::{Frame, Pushed};
 use super::pipes::{EventNames, PipeId, Pipes};
-use super::presence::{Member, Room, Roster};
+use super::presence::{Claim, Member, Room, Roster};
 use crate::auth::decision::{Identity, Rights};
 use crate::bounds::{PRESENCE_FRESH_MAX, PRESENCE_GATHER_MS, PRESENCE_LISTED_AGAIN, PRESENCE_LISTED_MAX};
-use crate::protocol::codes::Code;
 use crate::protocol::encode::{self, BatchReply, presence};
 use crate::protocol::message::{self, Id, Request};
 use crate::rules::judge::{Refusal, Surface};
@@ -46,6 +48,10 @@ pub(super) struct Attendance {
     /// By pipe number, in an order that the same inputs give again.
     kept: BTreeMap<u32, Kept>,
     waiting: Vec<(Handle, Arc<Room>)>,
+    /// By slot: the rooms of a message that waits for one of them. They are there when it is tried again.
+    claims: BTreeMap<u32, Gathered>,
+    /// Pipes whose last watcher here has gone, or did not come about.
+    idle: Vec<u32>,
     look_at_ms: Option<u64>,
 }
 
@@ -75,7 +81,7 @@ struct Telling {
 }
 
 /// The rooms of a message's pipes, in their order. None: there is nobody, or it is not allowed.
-pub(super) type Gathered = Vec<Option<Arc<Room>>>;
+pub(super) type Gathered = Vec<Option<Claim>>;
 
 impl Attendance {
     /// When rooms are to be looked at.
@@ -88,13 +94,28 @@ impl Attendance {
         self.waiting.iter().any(|(_, room)| room.is_ready())
     }
 
+    /// Whether rooms are to be looked at because nobody watches them here any more.
+    pub fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    /// The message of this connection that waited for rooms is not tried again.
+    pub fn disclaim(&mut self, pipes: &Pipes, slot: u32) {
+        if let Some(rooms) = self.claims.remove(&slot) {
+            self.idle
+                .extend(rooms.iter().flatten().filter_map(|room| pipes.find_global(room.pipe())).map(|pipe| pipe.0));
+        }
+    }
+
     /// One subscriber less: its subscription ends, and it watches no more.
     pub fn leave(&mut self, worker: usize, pipes: &Pipes, pipe: PipeId, slot: u32, identity: Option<&Identity>) {
         if pipes.get(pipe).is_some_and(|local| local.attended)
             && let Some(kept) = self.kept.get_mut(&pipe.0)
         {
             kept.room.leave(identity);
-            kept.stop_watching(worker, slot);
+            if kept.stop_watching(worker, slot) && kept.watchers.is_empty() {
+                self.idle.push(pipe.0);
+            }
         }
     }
 }
@@ -117,19 +138,55 @@ impl Shard {
     /// # Errors
     /// What it must wait for; then it is to be tried again from the start.
     pub(super) fn gather_rooms(&mut self, now: Now, slot: u32, request: &Request<'_>) -> Result<Gathered, Until> {
-        let mut rooms = Gathered::new();
-        match request {
-            Request::Presence { pipe } => rooms.push(self.room_of(now, slot, pipe, false)),
+        let rooms = match request {
+            Request::Presence { pipe } => vec![self.room_of(now, slot, pipe, false)],
             Request::Subscribe { pipes: message::Pipes::One(pipe), presence: true, .. } => {
-                rooms.push(self.room_of(now, slot, pipe, true));
+                self.rooms_to_watch(now, slot, std::slice::from_ref(pipe))
             }
             Request::Subscribe { pipes: message::Pipes::Many(pipes), presence: true, .. } => {
-                rooms.extend(pipes.iter().map(|pipe| self.room_of(now, slot, pipe, true)));
+                self.rooms_to_watch(now, slot, pipes)
             }
-            _ => {}
+            _ => return Ok(Gathered::new()),
+        };
+        let outcome = self.await_rooms(now, slot, &rooms);
+        // Those of the try before this one go when the new ones are there.
+        self.attendance.claims.remove(&slot);
+        if let Err(until) = outcome {
+            self.attendance.claims.insert(slot, rooms);
+            return Err(until);
         }
+        Ok(rooms)
+    }
+
+    /// The rooms of pipes that are to be watched, for no more new ones than there is room for among the connection's
+    /// subscriptions: the others will be refused (INVARIANTS 21).
+    fn rooms_to_watch(&mut self, now: Now, slot: u32, names: &[Cow<'_, str>]) -> Gathered {
+        let most = self.subscriptions_max(slot);
+        let State::Open(open) = &self.slots[slot as usize].state else { return Gathered::new() };
+        let mut left = most.saturating_sub(open.grants.subscriptions());
+        let mut seen = BTreeSet::new();
+        let mut room = |name| {
+            let is_subscribed = self.resolved(slot, name).is_some_and(|(pipe, _)| self.is_subscribed_to(slot, pipe));
+            let is_new = seen.insert(name) && !is_subscribed;
+            if is_new && left == 0 {
+                seen.remove(name);
+                return None;
+            }
+            let room = self.room_of(now, slot, name, true);
+            left -= u32::from(is_new && room.is_some());
+            room
+        };
+        names.iter().map(|name| room(name)).collect()
+    }
+
+    fn is_subscribed_to(&self, slot: u32, pipe: PipeId) -> bool {
+        matches!(&self.slots[slot as usize].state, State::Open(open) if open.grants.is_subscribed_to(pipe))
+    }
+
+    /// Whether these rooms are ready to be shown, or what they must be waited for.
+    fn await_rooms(&mut self, now: Now, slot: u32, rooms: &Gathered) -> Result<(), Until> {
         for room in rooms.iter().flatten() {
-            self.ask_attendance(now, room)?;
+            self.ask_attendance(now, room.room())?;
         }
         for room in rooms.iter().flatten() {
             if room.is_ready() {
@@ -138,29 +195,29 @@ impl Shard {
             room.await_ready(self.worker);
             if !room.is_ready() {
                 let handle = self.handle_of(slot);
-                let listed = |(one, other): &(Handle, Arc<Room>)| *one == handle && Arc::ptr_eq(other, room);
+                let listed = |(one, other): &(Handle, Arc<Room>)| *one == handle && Arc::ptr_eq(other, room.room());
                 if !self.attendance.waiting.iter().any(listed) {
-                    self.attendance.waiting.push((handle, room.clone()));
+                    self.attendance.waiting.push((handle, room.room().clone()));
                 }
                 return Err(Until::Attendance);
             }
         }
-        Ok(rooms)
+        Ok(())
     }
 
     /// The room of one pipe, opened if need be, where the connection may see it.
-    fn room_of(&mut self, now: Now, slot: u32, name: &str, subscribes: bool) -> Option<Arc<Room>> {
+    fn room_of(&mut self, now: Now, slot: u32, name: &str, subscribes: bool) -> Option<Claim> {
         let needed = [Some(Surface::Presence), subscribes.then_some(Surface::Subscribe)];
         if needed.into_iter().flatten().any(|surface| self.may(now, slot, name, surface).is_err()) {
             return None;
         }
-        let pipe = if subscribes {
-            self.shared.registry.intern(name).ok()?
-        } else {
-            // Where nobody is subscribed there is nobody to be counted.
-            self.shared.registry.find(name).filter(|pipe| pipe.interest() != 0)?
-        };
-        Some(self.shared.rooms.open(&pipe, now.ms()))
+        if subscribes {
+            let pipe = self.shared.registry.intern(name).ok()?;
+            return Some(self.shared.rooms.claim(&pipe));
+        }
+        // Where nobody is subscribed there is nobody to be counted.
+        let pipe = self.shared.registry.find(name).filter(|pipe| pipe.interest() != 0)?;
+        Some(self.shared.rooms.lease(&pipe, now.ms()))
     }
 
     /// Asks every worker that has to count itself in and was not asked.
@@ -271,6 +328,9 @@ impl Shard {
         if let Some(kept) = self.attendance.kept.get_mut(&pipe.0)
             && kept.stop_watching(self.worker, slot)
         {
+            if kept.watchers.is_empty() {
+                self.attendance.idle.push(pipe.0);
+            }
             self.outboxes[slot as usize].purge_presence(local.serial);
         }
     }
@@ -292,7 +352,7 @@ impl Shard {
     // ---- requests ------------------------------------------------------------------------------------------------
 
     /// `presence`.
-    pub(super) fn presence(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, name: &str, room: Option<Arc<Room>>) {
+    pub(super) fn presence(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, name: &str, room: Option<Claim>) {
         if let Err(denied) = self.may(now, slot, name, Surface::Presence) {
             return self.answer_refused(now, slot, id, &denied.into_refusal(), Some(name), None);
         }
@@ -321,16 +381,8 @@ impl Shard {
             message::Pipes::One(pipe) => vec![pipe],
             message::Pipes::Many(pipes) => pipes.iter().map(|pipe| &**pipe).collect(),
         };
-        let outcomes: Vec<Result<PipeId, Box<Refusal>>> = names
-            .iter()
-            .zip(rooms)
-            .map(|(name, room)| {
-                if room.is_some_and(|room| room.is_over()) {
-                    return Err(Box::new(Refusal::plain(Code::Unavailable)));
-                }
-                self.subscribe_one(now, slot, name, true, events)
-            })
-            .collect();
+        let outcomes: Vec<Result<PipeId, Box<Refusal>>> =
+            names.iter().map(|name| self.subscribe_one(now, slot, name, true, events)).collect();
         for (name, refusal) in names.iter().zip(&outcomes).filter_map(|(name, one)| Some((name, one.as_ref().err()?))) {
             self.note_refusal(now, slot, refusal, Some(name));
         }
@@ -363,6 +415,10 @@ impl Shard {
         } else {
             outcomes.iter().flatten().for_each(|pipe| self.watch(slot, *pipe, |roster| roster.total() as u64));
         }
+        // Where a subscription did not come about, the room was opened for nothing.
+        let unwatched = rooms.iter().flatten().filter(|room| room.is_unwatched());
+        let idle = unwatched.filter_map(|room| self.pipes.find_global(room.pipe())).map(|pipe| pipe.0);
+        self.attendance.idle.extend(idle);
         for pipe in outcomes.into_iter().flatten() {
             if self.attendance.kept.get(&pipe.0).is_some_and(|kept| kept.fresh > PRESENCE_FRESH_MAX) {
                 self.tell_watchers(pipe);
@@ -399,19 +455,37 @@ impl Shard {
     pub(super) fn look_at_rooms(&mut self, now: Now) {
         let attended: Vec<u32> = self.attendance.kept.keys().copied().collect();
         for pipe in attended {
-            let Some(kept) = self.attendance.kept.get(&pipe) else { continue };
-            if kept.room.is_unwatched() && kept.room.lease_is_over(now.ms()) {
-                self.shared.rooms.end(&kept.room, now.ms());
+            if self.let_room_go(now, pipe) {
+                continue;
             }
-            if kept.room.is_over() {
-                self.attendance.kept.remove(&pipe);
-                self.pipes.set_attended(PipeId(pipe), false);
-                self.pipes.release(PipeId(pipe));
-            } else if !kept.watchers.is_empty() && kept.room.sequence() != kept.told {
+            let Some(kept) = self.attendance.kept.get(&pipe) else { continue };
+            if !kept.watchers.is_empty() && kept.room.sequence() != kept.told {
                 self.tell_watchers(PipeId(pipe));
             }
         }
         self.attendance.look_at_ms = (!self.attendance.kept.is_empty()).then_some(now.ms() + PRESENCE_GATHER_MS);
+    }
+
+    /// Lets those rooms go that nobody watches here any more.
+    pub(super) fn let_idle_rooms_go(&mut self, now: Now) {
+        while let Some(pipe) = self.attendance.idle.pop() {
+            self.let_room_go(now, pipe);
+        }
+    }
+
+    /// Ends a room that nobody needs, and attends it no more if it is over. False: it goes on.
+    fn let_room_go(&mut self, now: Now, pipe: u32) -> bool {
+        let Some(kept) = self.attendance.kept.get(&pipe) else { return false };
+        if kept.room.is_unwatched() && kept.room.lease_is_over(now.ms()) {
+            self.shared.rooms.end(&kept.room, now.ms());
+        }
+        let is_over = kept.room.is_over();
+        if is_over {
+            self.attendance.kept.remove(&pipe);
+            self.pipes.set_attended(PipeId(pipe), false);
+            self.pipes.release(PipeId(pipe));
+        }
+        is_over
     }
 
     /// Brings every watcher of a room here up to date, but for those whose queue is too full.

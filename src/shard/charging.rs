@@ -166,6 +166,7 @@ impl Shard {
         match flow {
             Slowed::Held(until) => Flow::Wait { message: text.map(str::to_owned), until },
             Slowed::Refused { until, tell } => {
+                self.attendance.disclaim(&self.pipes, slot);
                 self.note_denial(now, slot, Code::RateLimited, None);
                 if let Some(id) = id {
                     let (code, text) = (Code::RateLimited, Code::RateLimited.text());

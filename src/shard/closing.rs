@@ -189,6 +189,7 @@ impl Shard {
     /// Gives back all that an open connection held. Its reader is what a closing still needs.
     fn give_back(&mut self, slot: u32, mut open: Open) -> Reader {
         self.open -= 1;
+        self.attendance.disclaim(&self.pipes, slot);
         self.assembly_bytes -= open.reader.kept_bytes() + open.held.as_ref().map_or(0, |held| held.bytes());
         if let Some(rare) = &open.rare {
             self.assembly_bytes -= rare.bytes();

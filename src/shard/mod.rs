@@ -233,6 +233,9 @@ impl Shard {
         if !self.too_slow.is_empty() {
             self.close_too_slow(now);
         }
+        if self.attendance.has_idle() {
+            self.let_idle_rooms_go(now);
+        }
         self.keep_budgets(now);
     }
 

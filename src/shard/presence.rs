@@ -1,7 +1,7 @@
 //! Who is there: one room for each pipe that somebody watches, shared by all workers.
 //!
-//! A pipe has a [`Room`] only while a connection is subscribed to it with `presence:true`, or a `presence` request was
-//! made lately (a *lease* of [`PRESENCE_LEASE_MS`]). All other pipes pay nothing: one flag in a word that a first subscriber
+//! A pipe has a [`Room`] only while a connection is subscribed to it with `presence:true`, or is about to be (a *claim*), or a
+//! `presence` request was made lately (a *lease* of [`PRESENCE_LEASE_MS`]). All other pipes pay nothing: one flag in a word that a first subscriber
 //! writes anyway, and not one instruction for an event.
 //!
 //! # Why a shared table and not a home worker (INVARIANTS 12)
@@ -23,12 +23,13 @@
 //! A list taken at sequence s and the changes after s fit together: no double, no gap. Whoever is behind the log gets
 //! a new list. Anonymous connections are counted; they are not members and do not move the sequence (B21).
 //!
-//! Bounds: rooms by pipes, members by connections, the log by [`PRESENCE_LOG_MAX`] (about 100 bytes each, for as long as
+//! Bounds: rooms by subscriptions and by the rate of `presence` requests (INVARIANTS 21), members by connections, the log by [`PRESENCE_LOG_MAX`] (about 100 bytes each, for as long as
 //! a worker has not told them: normally a quarter of a second). Lock order: the table's, then a room's. `now` is
 //! an argument, milliseconds of the monotonic clock that all workers share.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Deref;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
@@ -61,11 +62,16 @@ pub struct Room {
     /// Workers with watchers.
     watching: AtomicU64,
     lease_until_ms: AtomicU64,
+    /// Claims there are. Raised only under the table's lock, where the room is ended too.
+    claims: AtomicU64,
     /// As in the roster, to be looked at without the lock.
     sequence: AtomicU64,
     over: AtomicBool,
     roster: Mutex<Roster>,
 }
+
+/// A reference to a room that does not end while this lives: somebody is about to watch, or to be shown who is there.
+pub struct Claim(Arc<Room>);
 
 /// The members, and what changed lately.
 #[derive(Default)]
@@ -108,7 +114,14 @@ impl Rooms {
     }
 
     /// The room of a pipe, made if there is none, and kept for [`PRESENCE_LEASE_MS`] from now.
-    pub fn open(&self, pipe: &Pipe, now_ms: u64) -> Arc<Room> {
+    pub fn lease(&self, pipe: &Pipe, now_ms: u64) -> Claim {
+        let claim = self.claim(pipe);
+        claim.lease_until_ms.fetch_max(now_ms + PRESENCE_LEASE_MS, Relaxed);
+        claim
+    }
+
+    /// The room of a pipe, made if there is none.
+    pub fn claim(&self, pipe: &Pipe) -> Claim {
         let mut rooms = self.lock(pipe);
         let room = rooms.entry(pipe.clone()).or_insert_with(|| {
             let owed = pipe.mark_watched();
@@ -119,13 +132,14 @@ impl Rooms {
                 awaiting: AtomicU64::new(0),
                 watching: AtomicU64::new(0),
                 lease_until_ms: AtomicU64::new(0),
+                claims: AtomicU64::new(0),
                 sequence: AtomicU64::new(0),
                 over: AtomicBool::new(false),
                 roster: Mutex::default(),
             })
         });
-        room.lease_until_ms.fetch_max(now_ms + PRESENCE_LEASE_MS, Relaxed);
-        room.clone()
+        room.claims.fetch_add(1, SeqCst);
+        Claim(room.clone())
     }
 
     /// The room of a pipe, if it has one.
@@ -133,11 +147,12 @@ impl Rooms {
         self.lock(pipe).get(pipe).cloned()
     }
 
-    /// Ends a room that nobody watches and whose lease is over. False: it goes on, or was ended before.
+    /// Ends a room that nobody watches or claims and whose lease is over. False: it goes on, or was ended before.
     pub fn end(&self, room: &Arc<Room>, now_ms: u64) -> bool {
         let mut rooms = self.lock(&room.pipe);
         let mut roster = room.lock();
-        if roster.over || !roster.told.is_empty() || !room.lease_is_over(now_ms) {
+        let is_claimed = room.claims.load(SeqCst) > 0;
+        if roster.over || is_claimed || !roster.told.is_empty() || !room.lease_is_over(now_ms) {
             return false;
         }
         // Under the table's lock: whoever opens the next one marks the pipe after this.
@@ -160,6 +175,27 @@ impl Rooms {
 
     fn lock(&self, pipe: &Pipe) -> MutexGuard<'_, Table> {
         self.0[(pipe.hash() >> 40) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim {
+    /// The room, without the claim to it.
+    pub fn room(&self) -> &Arc<Room> {
+        &self.0
+    }
+}
+
+impl Deref for Claim {
+    type Target = Room;
+
+    fn deref(&self) -> &Room {
+        &self.0
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.claims.fetch_sub(1, SeqCst);
     }
 }
 
@@ -501,10 +537,10 @@ mod tests {
         for worker in [0, 2, 5] {
             assert!(!pipe.add_interest(worker));
         }
-        let room = rooms.open(&pipe, 0);
+        let room = rooms.claim(&pipe);
         assert!(pipe.add_interest(6), "one that comes later sees the mark");
         assert_eq!((room.is_ready(), room.unasked()), (false, 0b10_0101));
-        assert!(Arc::ptr_eq(&room, &rooms.open(&pipe, 0)));
+        assert!(Arc::ptr_eq(room.room(), rooms.claim(&pipe).room()));
         assert_eq!(room.answer(0), 0);
         assert_eq!((room.ask(0b101), room.ask(0b100), room.unasked()), (0b100, 0, 0b10_0000), "each is asked once");
         room.await_ready(1);
@@ -520,7 +556,7 @@ mod tests {
     fn a_room_ends_when_nobody_watches_and_nobody_asked_lately() {
         let (registry, rooms) = (registry(), rooms());
         let pipe = registry.intern("a").expect("room");
-        let room = rooms.open(&pipe, 100);
+        let room = rooms.lease(&pipe, 100).room().clone();
         room.with(|roster| {
             roster.join(Some(&person("ann", None)));
             roster.watch(1);
@@ -534,9 +570,22 @@ mod tests {
         room.join(Some(&person("bob", None)));
         assert_eq!(room.with(|roster| roster.total()), 0, "an ended room counts nobody");
         assert!(!pipe.add_interest(0), "the mark is off");
-        let next = rooms.open(&pipe, later);
-        assert!(!Arc::ptr_eq(&room, &next) && next.owes(0));
+        let next = rooms.claim(&pipe);
+        assert!(!Arc::ptr_eq(&room, next.room()) && next.owes(0));
         assert_eq!(Arc::strong_count(&room), 1);
+    }
+
+    // INVARIANTS 21
+    #[test]
+    fn a_claimed_room_stays_and_ends_with_its_last_claim() {
+        let (registry, rooms) = (registry(), rooms());
+        let pipe = registry.intern("a").expect("room");
+        let (one, other) = (rooms.claim(&pipe), rooms.claim(&pipe));
+        let room = one.room().clone();
+        drop(one);
+        assert!(!rooms.end(&room, 0));
+        drop(other);
+        assert!(rooms.end(&room, 0), "no lease is left behind");
     }
 
     proptest! {

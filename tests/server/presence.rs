@@ -340,3 +340,40 @@ fn a_reload_without_the_right_stops_it() {
     server.api.done("publish", json!({"pipe": "open-1", "event": "e", "data": 1}));
     watchers.iter_mut().for_each(|watcher| watcher.expect_event("open-1", 1));
 }
+
+// INVARIANTS 21: what is refused by the cap, or ended at once, leaves no pipe behind.
+#[test]
+fn watching_opens_no_more_rooms_than_there_may_be_subscriptions() {
+    const MOST: usize = 16;
+    for workers in [1, 2] {
+        let rates = format!("{NO_RATES}presence = {{ per_s = 0 }}\nsubscriptions = {MOST}\n");
+        let server = Server::start(&format!("[edge]\nworkers = {workers}\n[limits]\n{rates}"));
+        let pipes = || server.api.list("/v1/stats")["total"]["pipes"].as_u64().expect("a number");
+        let mut ann = Client::connect(server.address, &token("ann", &[("**", "sub,presence")]));
+        let watch = |ann: &mut Client, round: usize, count: usize| {
+            let names: Vec<String> = (0..count).map(|number| format!("room-{round}-{number}")).collect();
+            let reply = ann.request(json!({"type": "subscribe", "pipes": &names, "presence": true}));
+            (reply["results"].as_object().expect("results").values().filter(|one| one["ok"] == true).count(), names)
+        };
+        for round in 0..20 {
+            let (done, _) = watch(&mut ann, round, 256);
+            assert_eq!(done, if round == 0 { MOST } else { 0 });
+        }
+        assert!(pipes() <= MOST as u64, "{} pipes of refused subscriptions", pipes());
+        let kept: Vec<String> = (0..MOST).map(|number| format!("room-0-{number}")).collect();
+        assert_ok(&ann.request(json!({"type": "unsubscribe", "pipes": kept})));
+        for round in 100..140 {
+            let (done, names) = watch(&mut ann, round, MOST);
+            assert_eq!(done, MOST);
+            assert_ok(&ann.request(json!({"type": "unsubscribe", "pipes": names})));
+        }
+        // What it remembers without a subscription is bounded by itself.
+        assert!(pipes() <= 4 * MOST as u64, "{} pipes of ended subscriptions", pipes());
+        // A name that stands twice counts once, and is watched.
+        let twice = json!({"type": "subscribe", "pipes": ["a", "a", "b"], "presence": true});
+        let reply = ann.request(twice);
+        assert!(reply["results"]["b"]["members"].is_array(), "{reply}");
+        drop(ann);
+        until("nothing is left", || pipes() == 0);
+    }
+}
