@@ -1,9 +1,10 @@
 //! What of a worker's decisions goes to the audit (GD-9).
 //!
-//! Denials are gathered: one record for each connection, code and second, with their number.
+//! Denials are gathered: one record for each connection, code and second, with their number. Also where several codes
+//! alternate; of more than [`RECORDS_MAX`] at a time the last record says that it stands for others too.
 
 use super::Shard;
-use super::connection::{Denials, Open, State};
+use super::connection::{Denied, State};
 use super::input::Now;
 use super::output::Output;
 use super::record::{Kind, Record};
@@ -12,6 +13,10 @@ use crate::rules::judge::Refusal;
 
 /// Denials of one code are gathered for this long, in milliseconds.
 pub(super) const GATHER_MS: u64 = 1_000;
+/// Records that are gathered at a time for one connection: so many of denials, and as many of faults.
+const RECORDS_MAX: usize = 4;
+/// The reason of a record that stands for denials of several codes.
+const MIXED: &str = "denials of further codes are counted here";
 
 impl Shard {
     pub(super) fn record_connect(&mut self, now: Now, slot: u32) {
@@ -55,19 +60,22 @@ impl Shard {
     fn note(&mut self, now: Now, slot: u32, code: Code, pipe: Option<&str>, fault: Option<&str>) {
         self.counters.deny(code);
         self.counters.rule_faults += u64::from(fault.is_some());
-        if let Some(open) = self.open_mut(slot)
-            && let Some(denials) = &mut open.denials
-            && denials.code == code
-            && denials.fault.as_deref() == fault
-        {
-            denials.count += 1;
+        self.tell_denials(now, slot);
+        let Some(open) = self.open_mut(slot) else { return };
+        let denials = &mut open.denials.get_or_insert_default().0;
+        if let Some(same) = denials.iter_mut().find(|one| one.code == code && one.fault.as_deref() == fault) {
+            same.count += 1;
             return;
         }
-        self.tell_denials_at_once(slot);
-        let Some(open) = self.open_mut(slot) else { return };
-        let since_ms = now.ms();
-        let (pipe, fault) = (pipe.map(Into::into), fault.map(Into::into));
-        open.denials = Some(Box::new(Denials { code, pipe, fault, since_ms, ts_ms: now.unix_ms, count: 1 }));
+        // What a client brings about never displaces what the operator must see.
+        let mut alike = denials.iter_mut().filter(|one| one.fault.is_some() == fault.is_some());
+        if let Some(last) = alike.nth(RECORDS_MAX - 1) {
+            last.count += 1;
+            last.is_mixed = true;
+            return;
+        }
+        let (pipe, fault, since_ms) = (pipe.map(Into::into), fault.map(Into::into), now.ms());
+        denials.push(Denied { code, pipe, fault, since_ms, ts_ms: now.unix_ms, count: 1, is_mixed: false });
         self.wake_at(slot, since_ms + GATHER_MS);
     }
 
@@ -82,21 +90,32 @@ impl Shard {
 
     /// Hands gathered denials to the audit, if their second is over.
     pub(super) fn tell_denials(&mut self, now: Now, slot: u32) {
-        let due = |open: &mut Open| open.denials.as_ref().is_some_and(|one| now.ms() >= one.since_ms + GATHER_MS);
-        if self.open_mut(slot).is_some_and(due) {
-            self.tell_denials_at_once(slot);
+        let Some(Some(denials)) = self.open_mut(slot).map(|open| &mut open.denials) else { return };
+        let due: Vec<Denied> = denials.0.extract_if(.., |one| now.ms() >= one.since_ms + GATHER_MS).collect();
+        if denials.0.is_empty()
+            && let Some(open) = self.open_mut(slot)
+        {
+            open.denials = None;
         }
+        due.into_iter().for_each(|one| self.tell_denied(slot, one));
     }
 
-    /// The same whenever it is: the connection ends, or another code begins.
+    /// The same whenever it is: the connection ends.
     pub(super) fn tell_denials_at_once(&mut self, slot: u32) {
         let Some(denials) = self.open_mut(slot).and_then(|open| open.denials.take()) else { return };
-        let kind = if denials.fault.is_some() { Kind::InternalError } else { Kind::Denied };
-        let mut record = self.record_of(denials.ts_ms, slot, kind);
-        record.code = Some(if denials.fault.is_some() { Code::Internal } else { denials.code });
-        record.reason = denials.fault.map(|fault| fault.into_string().into());
-        record.pipe = denials.pipe;
-        record.count = denials.count;
+        denials.0.into_iter().for_each(|one| self.tell_denied(slot, one));
+    }
+
+    fn tell_denied(&mut self, slot: u32, denied: Denied) {
+        let kind = if denied.fault.is_some() { Kind::InternalError } else { Kind::Denied };
+        let mut record = self.record_of(denied.ts_ms, slot, kind);
+        record.code = Some(if denied.fault.is_some() { Code::Internal } else { denied.code });
+        record.reason = denied.fault.map(|fault| fault.into_string().into());
+        if denied.is_mixed {
+            record.reason.get_or_insert(MIXED.into());
+        }
+        record.pipe = denied.pipe;
+        record.count = denied.count;
         self.outputs.push(Output::Record(Box::new(record)));
     }
 

@@ -150,8 +150,12 @@ impl TokenIds {
     }
 }
 
-/// Denials of one code within one second, for one audit record (INVARIANTS 33).
-pub(super) struct Denials {
+/// Denials that the audit was not told yet, each code by itself (INVARIANTS 33). Few: see `auditing`.
+#[derive(Default)]
+pub(super) struct Denials(pub Vec<Denied>);
+
+/// Denials of one code within one second, for one audit record.
+pub(super) struct Denied {
     pub code: Code,
     pub pipe: Option<Box<str>>,
     /// A rule failed: its place and what happened.
@@ -161,6 +165,8 @@ pub(super) struct Denials {
     /// The same, Unix milliseconds.
     pub ts_ms: u64,
     pub count: u64,
+    /// Denials of further codes are among them, for which there was no record left.
+    pub is_mixed: bool,
 }
 
 impl Open {

@@ -228,9 +228,8 @@ impl Shard {
             let notice_ms = if open.told_expiring { 0 } else { EXPIRING_NOTICE_MS };
             next_ms = next_ms.min(ms + in_ms.saturating_sub(notice_ms));
         }
-        if let Some(denials) = &open.denials {
-            next_ms = next_ms.min(denials.since_ms + GATHER_MS);
-        }
+        let denied = open.denials.iter().flat_map(|denials| &denials.0);
+        next_ms = denied.map(|one| one.since_ms + GATHER_MS).fold(next_ms, u64::min);
         if open.unfinished_since_ms != 0 && open.held.is_none() {
             next_ms = next_ms.min(open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX);
         }
