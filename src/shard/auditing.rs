@@ -9,6 +9,7 @@ use super::input::Now;
 use super::output::Output;
 use super::record::{Kind, Record};
 use crate::protocol::codes::{CloseCode, Code};
+use crate::protocol::handshake;
 use crate::rules::judge::Refusal;
 
 /// Denials of one code are gathered for this long, in milliseconds.
@@ -24,9 +25,10 @@ impl Shard {
         self.outputs.push(Output::Record(Box::new(record)));
     }
 
-    pub(super) fn record_refused(&mut self, now: Now, slot: u32, code: Code) {
+    pub(super) fn record_refused(&mut self, now: Now, slot: u32, refusal: &handshake::Refusal) {
         let mut record = self.record_of(now.unix_ms, slot, Kind::Refused);
-        record.code = Some(code);
+        record.code = Some(refusal.code);
+        record.reason = refusal.detail.clone().map(Into::into);
         self.outputs.push(Output::Record(Box::new(record)));
     }
 

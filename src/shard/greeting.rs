@@ -228,8 +228,9 @@ impl Shard {
         }
         let trusted = edge.trusted_proxies.contains(peer.ip());
         let forwarded_host = if trusted { head.header("x-forwarded-host") } else { None };
-        if !edge.origins.allows(upgrade.origin, forwarded_host.unwrap_or(upgrade.host)) {
-            return Err(Refusal::new(Code::Forbidden, "This origin may not connect; see edge.origins"));
+        let host = forwarded_host.unwrap_or(upgrade.host);
+        if !edge.origins.allows(upgrade.origin, host) {
+            return Err(Refusal::origin_not_allowed(upgrade.origin.unwrap_or_default(), host));
         }
         let ip = peer::client_ip(peer.ip(), head.values("x-forwarded-for"), &edge.trusted_proxies);
         let too_many = |code: Code| self.too_many(now, peer, code);
@@ -375,7 +376,7 @@ impl Shard {
 
     pub(super) fn refuse(&mut self, now: Now, slot: u32, refusal: &Refusal) {
         self.counters.refuse(refusal.code);
-        self.record_refused(now, slot, refusal.code);
+        self.record_refused(now, slot, refusal);
         self.close_greeting(now, slot, refusal.encode());
     }
 

@@ -93,7 +93,8 @@ pub struct Record {
     pub key: Option<Box<str>>,
     /// Pipe or pattern.
     pub pipe: Option<Box<str>>,
-    /// Why, or which call: a fixed sentence or name, nothing that a client sent.
+    /// Why, or which call: a fixed sentence or name. Nothing that a client sent, but for the origin and host of a refused
+    /// page, cut short.
     pub reason: Option<std::borrow::Cow<'static, str>>,
     /// What else a call said.
     pub particulars: Option<Box<Particulars>>,

@@ -6,6 +6,9 @@
 use crate::protocol::codes::Code;
 use std::borrow::Cow;
 
+/// Bytes of each value of a refused head that the audit is told.
+const DETAIL_BYTES_MAX: usize = 200;
+
 /// Why a connection is not accepted, and the whole answer to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -17,12 +20,21 @@ pub struct Refusal {
     pub error: Cow<'static, str>,
     /// `Retry-After` in whole seconds; 0 is sent as 1 (G13).
     pub retry_after_s: Option<u32>,
+    /// What the audit is told besides, and the peer is not.
+    pub detail: Option<String>,
 }
 
 impl Refusal {
     /// A refusal with the code's own status (E1).
     pub fn new(code: Code, error: impl Into<Cow<'static, str>>) -> Refusal {
-        Refusal { status: code.status(), code, error: error.into(), retry_after_s: None }
+        Refusal { status: code.status(), code, error: error.into(), retry_after_s: None, detail: None }
+    }
+
+    /// 403: pages of this origin may not connect. `host` is what the origin was compared with (INVARIANTS 29).
+    pub fn origin_not_allowed(origin: &str, host: &str) -> Refusal {
+        let refusal = Refusal::new(Code::Forbidden, "This origin may not connect; see edge.origins");
+        let detail = format!("the origin {:?} is not allowed at the host {:?}", cut(origin), cut(host));
+        Refusal { detail: Some(detail), ..refusal }
     }
 
     /// The same with `Retry-After`, in seconds.
@@ -80,6 +92,11 @@ impl Refusal {
         let connection = if self.status == 426 { "close, Upgrade" } else { "close" };
         finish(out, "application/json", connection, body.as_bytes(), false)
     }
+}
+
+/// As much of what a peer sent as is put on record.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(DETAIL_BYTES_MAX)]
 }
 
 /// A whole response with the given body, after which the connection ends. `head_only` (for HEAD) leaves the body out
