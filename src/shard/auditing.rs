@@ -130,7 +130,7 @@ impl Shard {
                 record.tenant = open.identity.as_ref().and_then(|identity| identity.tenant.clone());
                 record.ip = Some(open.ip);
             }
-            State::Greeting(greeting) => record.ip = Some(greeting.peer.ip()),
+            State::Greeting(greeting) => record.ip = Some(greeting.client_ip()),
             State::Authorizing(one) => record.ip = Some(one.ip),
             State::Closing(_) | State::Vacant => {}
         }

@@ -47,6 +47,10 @@ pub(super) enum State {
 pub(super) struct Greeting {
     /// The socket's peer, or what a trusted PROXY header said.
     pub peer: SocketAddr,
+    /// Whose it is, once the head has said so.
+    pub ip: Option<IpAddr>,
+    /// The socket's own peer is a trusted proxy.
+    pub is_proxied: bool,
     /// Whether the socket's own peer is a trusted proxy that has not yet spoken PROXY protocol.
     pub may_be_proxied: bool,
     pub began_ms: u64,

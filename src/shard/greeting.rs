@@ -126,18 +126,7 @@ impl Shard {
                 self.greeting.remove(place);
                 continue;
             }
-            let fits = match of {
-                None => true,
-                // They stand in the order of their age: those behind are younger still.
-                Some(_) if now.ms() < greeting.began_ms + grace_ms => return,
-                Some(ip) => cap_key(greeting.peer.ip()) == cap_key(ip),
-            };
-            if fits && !greeting.waits {
-                self.greeting.remove(place);
-                self.counters.handshakes_evicted += 1;
-                return self.drop_connection(handle.slot, false);
-            }
-            place += 1;
+            self.greeting.remove(place);
         }
     }
 
@@ -178,7 +167,13 @@ impl Shard {
         let socket_peer = greeting.peer;
         match handshake::parse(buffer) {
             Ok(Parsed::Incomplete) => Step::Wait,
-            Ok(Parsed::Complete { head, consumed }) => self.answer(now, socket_peer, &head, consumed),
+            Ok(Parsed::Complete { head, consumed }) => {
+                // Before anything can refuse: the record of it names the client, not its proxy (GD-9).
+                let trusted = &self.settings.config.edge.trusted_proxies;
+                let ip = peer::client_ip(peer.ip(), head.values("x-forwarded-for"), trusted);
+                greeting.ip = Some(ip);
+                self.answer(now, (peer, ip), &head, consumed)
+            }
             Err(refusal) => match handshake::requested_path(buffer) {
                 Some(path) if !self.is_served(path) => Step::Refuse(Refusal::not_found()),
                 _ => Step::Refuse(refusal),
@@ -190,7 +185,7 @@ impl Shard {
         matches!(path, CONNECT_PATH | "/healthz" | "/readyz") || (path == "/" && self.shared.page.get().is_some())
     }
 
-    fn answer(&self, now: Now, peer: SocketAddr, head: &Head<'_>, consumed: usize) -> Step {
+    fn answer(&self, now: Now, (peer, ip): (SocketAddr, IpAddr), head: &Head<'_>, consumed: usize) -> Step {
         if !self.is_served(head.path) {
             return Step::Refuse(Refusal::not_found());
         }
@@ -214,7 +209,7 @@ impl Shard {
     }
 
     /// B1, from "valid upgrade" on.
-    fn admit(&self, now: Now, peer: SocketAddr, head: &Head<'_>) -> Result<Admission, Refusal> {
+    fn admit(&self, now: Now, peer: SocketAddr, ip: IpAddr, head: &Head<'_>) -> Result<Admission, Refusal> {
         let upgrade = handshake::upgrade(head)?;
         let settings = &self.settings;
         let (edge, limits) = (&settings.config.edge, &settings.config.limits);

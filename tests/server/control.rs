@@ -1,7 +1,8 @@
 //! What else the application may do with connections, what is on record of it, and the end of the server (GD-9, E8–E10,
 //! E12, G1, G3, G4, G12, G17).
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -426,4 +427,89 @@ fn calls_about_tokens_and_connections_are_on_record_with_their_ids() {
     assert_fields(&records[0], json!({"reason": "revoke_tokens", "token_id": "t-1", "ttl_s": 60.0}));
     let fields = json!({"user": "ann", "issued_before_s": 7, "except_session": "s", "except_token": "t"});
     assert_fields(&records[1], fields);
+}
+
+/// How many denials each code has on record.
+fn denials_by_code(server: &Server) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for record in records(server, "denied") {
+        let code = record["code"].as_str().expect("a code").to_owned();
+        *counts.entry(code).or_default() += record["count"].as_u64().unwrap_or(1);
+    }
+    counts
+}
+
+// INVARIANTS 33: one record for each code and second, also where they alternate.
+#[test]
+fn alternating_denials_are_gathered() {
+    let server = Server::start(&format!("{AUDITED}[limits]\n{NO_RATES}"));
+    let mut ann = Client::connect(server.address, &token("ann", &[]));
+    let began = Instant::now();
+    for _ in 0..45 {
+        ann.send(json!({"type": "publish", "pipe": "x", "event": "e"}));
+        ann.send(json!({"type": "unsubscribe", "pipe": "x"}));
+    }
+    ann.settle();
+    let expected = BTreeMap::from([("FORBIDDEN".to_owned(), 45), ("NOT_SUBSCRIBED".to_owned(), 45)]);
+    until("all are on record", || denials_by_code(&server) == expected);
+    let most = 2 * (began.elapsed().as_secs() as usize + 1);
+    assert!(records(&server, "denied").len() <= most, "{:?}", records(&server, "denied"));
+}
+
+// INVARIANTS 33: nor do more codes than are kept apart make more records.
+#[test]
+fn denials_of_many_codes_are_gathered() {
+    let server = Server::start(&format!("{AUDITED}[limits]\nsubscriptions = 1\n{NO_RATES}"));
+    let mut ann = Client::connect(server.address, &token("ann", &[("a", "sub"), ("b", "sub")]));
+    ann.subscribe("a");
+    let began = Instant::now();
+    for number in 0..20 {
+        ann.send(json!({"type": "publish", "pipe": "x", "event": "e"}));
+        ann.send(json!({"type": "unsubscribe", "pipe": "x"}));
+        ann.send(json!({"type": "nonsense", "id": format!("nonsense-{number}")}));
+        ann.send(json!({"type": "action", "name": "nonsense"}));
+        ann.send(json!({"type": "subscribe", "pipe": "b"}));
+    }
+    ann.settle();
+    until("all are on record", || denials_by_code(&server).values().sum::<u64>() == 100);
+    let denied = records(&server, "denied");
+    assert!(denied.len() <= 4 * (began.elapsed().as_secs() as usize + 1), "{denied:?}");
+    let mixed = |record: &Value| record["reason"].as_str().is_some_and(|reason| reason.contains("further codes"));
+    assert!(denied.iter().any(mixed), "{denied:?}");
+}
+
+// INVARIANTS 29
+#[test]
+fn the_record_of_a_refused_origin_names_both_values() {
+    let server = audited();
+    let at = |host: &str, origin: &str| Request::upgrade().set("Host", host).header("Origin", origin);
+    at("edge.example", "https://evil.example").assert_refused(server.address, 403, "FORBIDDEN");
+    let long = format!("https://\u{201c}{}", "\u{e9}".repeat(400));
+    at("edge.example:81", &long).assert_refused(server.address, 403, "FORBIDDEN");
+    let reasons: Vec<String> = await_records(&server, "refused", 2)
+        .iter()
+        .map(|record| record["reason"].as_str().expect("a reason").to_owned())
+        .collect();
+    assert!(reasons[0].contains("\"https://evil.example\"") && reasons[0].contains("\"edge.example\""), "{reasons:?}");
+    assert!(reasons[1].contains("edge.example:81") && reasons[1].len() < 350, "{reasons:?}");
+    let proxied = Server::start(&format!("[edge]\ntrusted_proxies = [\"127.0.0.1\"]\n{AUDITED}"));
+    let request = at("inside.example", "https://evil.example").header("X-Forwarded-Host", "app.example");
+    request.assert_refused(proxied.address, 403, "FORBIDDEN");
+    let reason = await_records(&proxied, "refused", 1)[0]["reason"].to_string();
+    assert!(reason.contains("app.example") && !reason.contains("inside.example"), "{reason}");
+}
+
+// GD-9: whatever refuses, the record has the address of the client, not that of its proxy.
+#[test]
+fn the_record_of_a_refusal_has_the_clients_address() {
+    let server = Server::start(&format!("[edge]\ntrusted_proxies = [\"127.0.0.1\"]\n{AUDITED}"));
+    let request = || Request::upgrade().header("X-Forwarded-For", "203.0.113.7");
+    request().target("/elsewhere").assert_refused(server.address, 404, "NOT_FOUND");
+    request().without("Sec-WebSocket-Key").assert_refused(server.address, 400, "INVALID");
+    request().header("Origin", "https://evil.example").assert_refused(server.address, 403, "FORBIDDEN");
+    request().assert_refused(server.address, 401, "UNAUTHENTICATED");
+    request().token("wrong").assert_refused(server.address, 401, "UNAUTHENTICATED");
+    for record in await_records(&server, "refused", 5) {
+        assert_fields(&record, json!({"ip": "203.0.113.7"}));
+    }
 }
