@@ -13,10 +13,10 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HEAD_LINES_MAX: usize = 100;
 /// Bytes of a PROXY protocol header (v1 at most 107; v2 16 + addresses and TLVs). Longer: the connection ends.
 pub const PROXY_HEADER_BYTES_MAX: usize = 536;
-/// Connections between accept and welcome, per process. More: the oldest silent one is closed.
+/// Connections between accept and welcome, per process. More: the oldest silent one is closed, where none is silent the oldest.
 pub const HANDSHAKES_PENDING_MAX: usize = 4096;
-/// The same for one address (IPv6: one /64), trusted proxies apart. More: that address's oldest one is closed, once it
-/// has been silent for [`HANDSHAKE_GRACE_MS`].
+/// The same for one address (IPv6: one /64), trusted proxies apart. More: those of that address that have not sent a byte for
+/// [`HANDSHAKE_GRACE_MS`] are closed, the oldest first, until there are no more than this.
 pub const HANDSHAKES_PENDING_PER_IP_MAX: usize = 64;
 /// A handshake younger than this is not closed to make room for another of its address, in milliseconds.
 pub const HANDSHAKE_GRACE_MS: u64 = 1_000;

@@ -15,6 +15,7 @@ use super::rate::Bucket;
 use super::revocation::{Revocation, Taken, TokenFacts};
 use super::throttle::Throttle;
 use crate::auth::decision::{Decision, Identity, Rights};
+use crate::bounds::HANDSHAKES_PENDING_PER_IP_MAX;
 use crate::protocol::codes::Code;
 use crate::protocol::frame::Reader;
 
@@ -61,7 +62,24 @@ pub(super) struct Greeting {
     /// Length at which the head is looked at again, so that single bytes cost no rescans.
     pub look_at_bytes: usize,
     /// Counted against the handshakes under way, until this is dropped.
-    pub _pending: Pending,
+    pub pending: Pending,
+}
+
+impl Greeting {
+    /// The address of the client, as far as it is known.
+    pub fn client_ip(&self) -> IpAddr {
+        self.ip.unwrap_or(self.peer.ip())
+    }
+
+    /// More of its address are under way than may be.
+    pub fn crowds(&self) -> bool {
+        !self.is_proxied && self.pending.from_same_address() as usize > HANDSHAKES_PENDING_PER_IP_MAX
+    }
+
+    /// Nothing has come of it.
+    pub fn is_silent(&self) -> bool {
+        self.buffer.is_empty() && !self.waits
+    }
 }
 
 /// Its head was good and it holds its first seats; the application is asked who it is. Nothing is allowed yet.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Shard;
 use super::admission::Seats;
-use super::connection::{Handle, Open, State, TokenIds};
+use super::connection::{Greeting, Handle, Open, State, TokenIds};
 use super::grants::{Explicit, Grants};
 use super::input::Now;
 use super::outbox::Frame;
@@ -16,7 +16,7 @@ use super::rare::{Origin, OwnLimits};
 use super::revocation::TokenFacts;
 use crate::auth::decision::Decision;
 use crate::auth::token::TokenError;
-use crate::bounds::HEAD_BYTES_MAX;
+use crate::bounds::{HANDSHAKE_GRACE_MS, HEAD_BYTES_MAX};
 use crate::protocol::codes::Code;
 use crate::protocol::encode::{self, Welcome};
 use crate::protocol::handshake::{self, Head, Parsed, Refusal, Upgrade};
@@ -113,21 +113,51 @@ impl Shard {
         }
     }
 
-    /// Makes room for one more handshake: the oldest goes, or the oldest of one address if it has had its second.
-    pub(super) fn evict_greeting(&mut self, now: Now, of: Option<IpAddr>, grace_ms: u64) {
-        let mut place = 0;
-        while let Some(handle) = self.greeting.get(place).copied() {
+    /// Makes room for more handshakes: at most so many of those go that fit, the oldest first. How many went.
+    pub(super) fn evict_greetings(&mut self, most: usize, fits: impl Fn(&Greeting) -> bool) -> usize {
+        let (mut place, mut evicted) = (0, 0);
+        while evicted < most
+            && let Some(handle) = self.greeting.get(place).copied()
+        {
             let slot = &self.slots[handle.slot as usize];
-            let State::Greeting(greeting) = &slot.state else {
-                self.greeting.remove(place);
-                continue;
-            };
-            if slot.generation != handle.generation {
-                self.greeting.remove(place);
-                continue;
+            match &slot.state {
+                State::Greeting(greeting) if slot.generation == handle.generation => {
+                    if greeting.waits || !fits(greeting) {
+                        place += 1;
+                        continue;
+                    }
+                    self.counters.handshakes_evicted += 1;
+                    self.drop_connection(handle.slot, false);
+                    evicted += 1;
+                }
+                // It is over.
+                _ => {}
             }
             self.greeting.remove(place);
         }
+        evicted
+    }
+
+    /// Looks at a handshake that is under way, as it does every second: whether its time is over, or it is silent and in
+    /// the way.
+    pub(super) fn look_at_greeting(&mut self, now: Now, slot: u32) {
+        let State::Greeting(greeting) = &self.slots[slot as usize].state else { return };
+        let ms = now.ms();
+        let until_ms = greeting.began_ms + u64::from(self.settings.config.edge.handshake_s) * 1_000;
+        if ms >= until_ms {
+            return self.greeting_timed_out(now, slot);
+        }
+        let is_idle = greeting.is_silent() && ms >= greeting.began_ms + HANDSHAKE_GRACE_MS;
+        if is_idle && greeting.crowds() {
+            self.counters.handshakes_evicted += 1;
+            return self.drop_connection(slot, false);
+        }
+        if is_idle && self.shared.is_draining() {
+            // Nobody is let in any more: it only keeps the process from its end (G1).
+            self.counters.handshakes_abandoned += 1;
+            return self.drop_connection(slot, false);
+        }
+        self.wake_at(slot, until_ms.min(ms + HANDSHAKE_GRACE_MS));
     }
 
     /// Throws the entries of handshakes that are over out of the list, when they make up half of it.
@@ -164,7 +194,7 @@ impl Shard {
             return Step::Wait;
         }
         greeting.look_at_bytes = (buffer.len() * 2).min(HEAD_BYTES_MAX);
-        let socket_peer = greeting.peer;
+        let peer = greeting.peer;
         match handshake::parse(buffer) {
             Ok(Parsed::Incomplete) => Step::Wait,
             Ok(Parsed::Complete { head, consumed }) => {
@@ -190,7 +220,7 @@ impl Shard {
             return Step::Refuse(Refusal::not_found());
         }
         if head.path == CONNECT_PATH {
-            return match self.admit(now, peer, head) {
+            return match self.admit(now, peer, ip, head) {
                 Ok(Admission::Welcome(admitted)) => Step::Welcome(Box::new(Admitted { consumed, ..*admitted })),
                 Ok(Admission::Ask(asking)) => Step::Ask(Box::new(Asking { consumed, ..asking })),
                 Err(refusal) => Step::Refuse(refusal),
@@ -227,7 +257,6 @@ impl Shard {
         if !edge.origins.allows(upgrade.origin, host) {
             return Err(Refusal::origin_not_allowed(upgrade.origin.unwrap_or_default(), host));
         }
-        let ip = peer::client_ip(peer.ip(), head.values("x-forwarded-for"), &edge.trusted_proxies);
         let too_many = |code: Code| self.too_many(now, peer, code);
         let seats = self.shared.admission.enter(limits, cap_key(ip)).map_err(too_many)?;
         let response = handshake::accept(&upgrade);

@@ -77,10 +77,12 @@ use suspended::Suspended;
 use turns::Turns;
 
 use crate::bounds::{
-    HANDSHAKE_GRACE_MS, HANDSHAKES_PENDING_MAX, WORKER_ASSEMBLY_BYTES_MAX, WORKER_QUEUE_BYTES_MAX, WRITE_BYTES_MAX,
+    HANDSHAKE_GRACE_MS, HANDSHAKES_PENDING_MAX, HANDSHAKES_PENDING_PER_IP_MAX, WORKER_ASSEMBLY_BYTES_MAX,
+    WORKER_QUEUE_BYTES_MAX, WRITE_BYTES_MAX,
 };
 use crate::mesh::port::Port;
 use crate::protocol::codes::CloseCode;
+use crate::protocol::peer::cap_key;
 
 pub use delivery::Parcel as MeshParcel;
 
@@ -179,30 +181,41 @@ impl Shard {
         self.counters.accepted += 1;
         self.shared.loads[self.worker].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let trusted = self.settings.config.edge.trusted_proxies.contains(peer.ip());
-        let pending = self.shared.admission.begin(crate::protocol::peer::cap_key(peer.ip()));
-        let crowded = !trusted && pending.from_same_address() as usize > crate::bounds::HANDSHAKES_PENDING_PER_IP_MAX;
+        let address = cap_key(peer.ip());
+        let pending = self.shared.admission.begin(address);
+        let over = (pending.from_same_address() as usize).saturating_sub(HANDSHAKES_PENDING_PER_IP_MAX);
+        let over = if trusted { 0 } else { over };
         let share = HANDSHAKES_PENDING_MAX / self.shared.loads.len();
+        let of_address = |greeting: &Greeting| !greeting.is_proxied && cap_key(greeting.peer.ip()) == address;
         if self.greetings >= share {
-            // Full: whoever crowds gives way itself, however young its handshakes are.
-            self.evict_greeting(now, crowded.then(|| peer.ip()), 0);
-        } else if crowded {
-            self.evict_greeting(now, Some(peer.ip()), HANDSHAKE_GRACE_MS);
+            // Full: whoever crowds gives way itself, however young its handshakes are; then the silent, then anybody.
+            let _ = self.evict_greetings(over.min(1), of_address) > 0
+                || self.evict_greetings(1, Greeting::is_silent) > 0
+                || self.evict_greetings(1, |_| true) > 0;
+        } else if over > 0 {
+            let is_idle = |greeting: &Greeting| {
+                of_address(greeting) && greeting.is_silent() && now.ms() >= greeting.began_ms + HANDSHAKE_GRACE_MS
+            };
+            self.evict_greetings(over, is_idle);
         }
         let handle = self.vacancy();
         let greeting = Greeting {
             peer,
+            ip: None,
+            is_proxied: trusted,
             may_be_proxied: trusted,
             began_ms: now.ms(),
             buffer: Vec::new(),
             waits: false,
             look_at_bytes: 0,
-            _pending: pending,
+            pending,
         };
         self.slots[handle.slot as usize].state = State::Greeting(Box::new(greeting));
         self.greetings += 1;
         self.tidy_greetings();
         self.greeting.push_back(handle);
-        self.wake_at(handle.slot, now.ms() + u64::from(self.settings.config.edge.handshake_s) * 1_000);
+        let handshake_ms = u64::from(self.settings.config.edge.handshake_s) * 1_000;
+        self.wake_at(handle.slot, now.ms() + handshake_ms.min(HANDSHAKE_GRACE_MS));
         handle
     }
 
@@ -478,10 +491,7 @@ impl Shard {
     fn look_at(&mut self, now: Now, slot: u32) {
         match &self.slots[slot as usize].state {
             State::Vacant => {}
-            State::Greeting(greeting) => {
-                let until = greeting.began_ms + u64::from(self.settings.config.edge.handshake_s) * 1_000;
-                if now.ms() >= until { self.greeting_timed_out(now, slot) } else { self.wake_at(slot, until) }
-            }
+            State::Greeting(_) => self.look_at_greeting(now, slot),
             State::Authorizing(one) => {
                 let until = one.deadline_ms;
                 if now.ms() >= until { self.authorizing_timed_out(now, slot) } else { self.wake_at(slot, until) }

@@ -343,6 +343,26 @@ fn one_address_may_hold_only_so_many_silent_sockets() {
     drop(newer);
 }
 
+// INVARIANTS 19: an address comes down to its bound as time passes, whoever else connects.
+#[test]
+fn a_crowd_of_silent_sockets_comes_down_to_the_bound() {
+    const MOST: usize = 64;
+    let server = Server::start("[edge]\nworkers = 2\nhandshake_s = 60\n");
+    let from = "127.0.0.5".parse().expect("an address");
+    // Whoever has begun to speak is let alone.
+    let mut begun: Vec<Raw> = (0..20).map(|_| Raw::connect_from(from, server.address)).collect();
+    begun.iter_mut().for_each(|raw| raw.send("GET /v1/connect HTTP/1.1\r\n"));
+    let silent: Vec<Raw> = (0..200).map(|_| Raw::connect_from(from, server.address)).collect();
+    until("there are as many as there may be", || server.counter("connections") <= MOST as u64);
+    for mut raw in begun {
+        let request = granted().text();
+        raw.send(request.split_once("\r\n").expect("a request line").1);
+        Client::greet(raw).expect("it was not evicted").close();
+    }
+    assert!(server.counter("handshakes_evicted") >= 150);
+    drop(silent);
+}
+
 /// A slow handshake holds one bounded buffer, a silent one none.
 #[test]
 fn handshakes_under_way_hold_little_memory() {
