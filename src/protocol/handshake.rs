@@ -80,12 +80,26 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>, Refusal> {
     }
 }
 
-/// The path of the request line at the front of `bytes`, once that line is complete and well-formed. Lets the caller
-/// answer 404 for a path that does not exist even where [`parse`] refuses the rest of the head (B1).
+/// The path of the request line at the front of `bytes`, once that line is complete and well-formed, or longer than a whole
+/// head may be. Lets the caller answer 404 for a path that does not exist even where [`parse`] refuses the rest of the head (B1).
 pub fn requested_path(bytes: &[u8]) -> Option<&str> {
     let window = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
-    let (line, _) = next_line(window).ok()??;
-    request_line(line).ok().map(|head| head.path)
+    match next_line(window).ok()? {
+        Some((line, _)) => request_line(line).ok().map(|head| head.path),
+        None if window.len() == HEAD_BYTES_MAX => begun_path(window),
+        None => None,
+    }
+}
+
+/// The path of a request line whose end is not there. One that goes on beyond it is longer than any that exists.
+fn begun_path(line: &[u8]) -> Option<&str> {
+    let mut parts = line.splitn(2, |byte| *byte == b' ');
+    let (method, target) = (parts.next()?, parts.next()?);
+    let target = target.split(|byte| b" ?#".contains(byte)).next()?;
+    let target =
+        std::str::from_utf8(target).ok().filter(|target| target.bytes().all(|byte| byte.is_ascii_graphic()))?;
+    let (_, path) = split_target(target).filter(|_| std::str::from_utf8(method).is_ok_and(is_token))?;
+    Some(if path.is_empty() { "/" } else { path })
 }
 
 fn parse_window(window: &[u8]) -> Result<Option<(Head<'_>, usize)>, Refusal> {

@@ -126,6 +126,11 @@ fn other_paths_do_not_exist() {
     granted().target("/elsewhere").method("POST").without("Host").assert_refused(server.address, 404, "NOT_FOUND");
     let long = "x".repeat(HEAD_BYTES_MAX);
     granted().target("/elsewhere").header("X", &long).assert_refused(server.address, 404, "NOT_FOUND");
+    // Also where its end, or that of its query, is beyond what a head may have.
+    for target in [format!("/elsewhere?{long}"), format!("/{long}"), format!("/v1/connect/{long}")] {
+        granted().target(&target).assert_refused(server.address, 404, "NOT_FOUND");
+    }
+    granted().target(&format!("/v1/connect?{long}")).assert_refused(server.address, 431, "INVALID");
 }
 
 // B16
