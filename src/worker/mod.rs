@@ -202,6 +202,10 @@ impl Worker {
             if !self.knocked.get() {
                 answered.notify();
             }
+            // Looked at before it sleeps as well, so that nothing needs to wake it for its end.
+            if self.is_over() {
+                break;
+            }
             if self.has_work() || !self.shard.port().arm() {
                 continue;
             }
@@ -332,8 +336,7 @@ impl Worker {
             return false;
         }
         let nobody_here = self.shard.connections() == 0;
-        if nobody_here && !self.told_empty {
-            self.told_empty = true;
+        if std::mem::replace(&mut self.told_empty, nobody_here) != nobody_here && nobody_here {
             for other in 0..self.shared.loads.len() {
                 self.shard.port().ring(other);
             }
