@@ -563,8 +563,10 @@ impl Shard {
         let drain_ms = u64::from(self.settings.config.edge.drain_s) * 1_000;
         let everybody = self.open_slots();
         let count = everybody.len() as u64;
+        // Each worker begins at a place of its own within a step, so that no two let go at the same time.
+        let (worker, workers) = (self.worker as u64, self.shared.loads.len() as u64);
         for (place, slot) in everybody.into_iter().enumerate() {
-            let after_ms = drain_ms * place as u64 / count;
+            let after_ms = drain_ms * (place as u64 * workers + worker) / (count * workers);
             let leave_at_ms = now.ms() + after_ms;
             if let Some(open) = self.open_mut(slot) {
                 open.leave_at_ms = leave_at_ms;

@@ -1,11 +1,11 @@
 //! The process: where it listens, how it ends, and with which exit code (G1, G7, G12, G15, G17).
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{AUDITED, Client, Launch, Message, Raw, Request, Server, records, token, until};
+use crate::support::{AUDITED, Client, Launch, Message, Raw, Request, Server, one_on_each, records, token, until};
 
 fn client(address: SocketAddr) -> Client {
     Client::connect(address, &token("ann", &[("room", "sub,pub")]))
@@ -147,6 +147,39 @@ fn a_drain_does_not_wait_for_those_who_do_not_answer() {
     assert_eq!(deaf.closed().0, Some(4503));
     assert_eq!(server.exit_code(), Some(0));
     drop((silent, half));
+}
+
+// G1: connections that a load balancer keeps in reserve, and has not used, hold nothing up.
+#[test]
+fn a_drain_does_not_wait_for_those_who_never_spoke() {
+    for workers in [1, 2] {
+        let mut server = Server::start(&format!(
+            "[edge]\nworkers = {workers}\ndrain_s = 30\nhandshake_s = 300\ntrusted_proxies = [\"127.0.0.1\"]\n"
+        ));
+        let mut ann = client(server.address);
+        let silent: Vec<Raw> = (0..5).map(|_| Raw::connect(server.address)).collect();
+        server.until_counter("accepted", 6);
+        server.signal(libc::SIGTERM);
+        assert_eq!(ann.receive()["event"], "draining");
+        ann.close();
+        let began = Instant::now();
+        assert_eq!(server.exit_code(), Some(0));
+        assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+        drop(silent);
+    }
+}
+
+// G1: those of different workers do not come back at the same time either.
+#[test]
+fn a_drain_tells_everybody_another_time() {
+    let server = Server::start("[edge]\nworkers = 2\ndrain_s = 60\n");
+    let token = token("ann", &[]);
+    let mut clients: Vec<Client> = (0..3).flat_map(|_| one_on_each(server.address, 2, &token)).collect();
+    server.signal(libc::SIGTERM);
+    let mut times: Vec<u64> =
+        clients.iter_mut().map(|client| client.receive()["reconnect_in_ms"].as_u64().expect("a time")).collect();
+    times.sort_unstable();
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 5_000), "{times:?}");
 }
 
 // G1
