@@ -120,6 +120,9 @@ pub const WARNED_NAMES_MAX: usize = 1_024;
 pub const WARN_AGAIN_MS: u64 = 60_000;
 /// Undefined queues that a worker warns about in one second. More: they have their turn later, and are counted.
 pub const QUEUES_WARNED_PER_S_MAX: u32 = 8;
+/// Bytes that are kept of somebody who waits for the webhook's answer, beyond one message. Receiving stops with the first; these
+/// were on their way. More: 413.
+pub const EARLY_BYTES_MAX: usize = 64 * 1024;
 
 /// Between our close frame and the end of the socket, in milliseconds, where the peer does not answer.
 pub const CLOSE_WAIT_MS: u64 = 1_000;

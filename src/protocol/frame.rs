@@ -39,7 +39,7 @@ pub mod opcode {
 }
 
 /// Longest header that a client may send: 2 bytes, 8 of length, 4 of mask.
-const HEADER_BYTES_MAX: usize = 14;
+pub const HEADER_BYTES_MAX: usize = 14;
 /// Longest payload of a control frame (RFC 6455 §5.5).
 const CONTROL_BYTES_MAX: usize = 125;
 

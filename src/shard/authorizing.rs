@@ -17,9 +17,10 @@ use super::output::Output;
 use super::rare::{Origin, Refreshing};
 use super::refresh::Source;
 use crate::auth::decision::Decision;
-use crate::bounds::{AUTHORIZE_SLACK_MS, HEAD_BYTES_MAX};
+use crate::bounds::{AUTHORIZE_SLACK_MS, EARLY_BYTES_MAX, HEAD_BYTES_MAX};
 use crate::protocol::codes::{CloseCode, Code};
 use crate::protocol::encode::asks;
+use crate::protocol::frame;
 use crate::protocol::handshake::{Head, Refusal, TokenSource, Upgrade};
 use crate::protocol::message::Id;
 use crate::shard::call::{Ask, Asker, AuthorizeAsk, Call, NotAuthorized};
@@ -143,10 +144,13 @@ impl Shard {
     }
 
     /// Bytes of somebody who is not known yet: the first ones stop receiving, further ones came before that took effect.
-    pub(super) fn received_authorizing(&mut self, slot: u32, bytes: &[u8]) {
+    /// One whole message may be among them (B26).
+    pub(super) fn received_authorizing(&mut self, now: Now, slot: u32, bytes: &[u8]) {
+        let most = self.settings.config.limits.message_bytes as usize + frame::HEADER_BYTES_MAX + EARLY_BYTES_MAX;
         let State::Authorizing(one) = &mut self.slots[slot as usize].state else { return };
-        if one.rest.len() + bytes.len() > 4 * HEAD_BYTES_MAX {
-            return self.drop_connection(slot, true);
+        if one.rest.len() + bytes.len() > most {
+            let refusal = Refusal::new(Code::PayloadTooLarge, "Too much was sent before the answer to the upgrade");
+            return self.refuse(now, slot, &refusal);
         }
         let first = one.rest.is_empty() && !bytes.is_empty();
         one.rest.extend_from_slice(bytes);

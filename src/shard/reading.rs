@@ -19,7 +19,7 @@ impl Shard {
         match &mut self.slots[slot as usize].state {
             State::Vacant => {}
             State::Greeting(_) => self.received_greeting(now, slot, bytes),
-            State::Authorizing(_) => self.received_authorizing(slot, bytes),
+            State::Authorizing(_) => self.received_authorizing(now, slot, bytes),
             State::Closing(_) => self.received_closing(slot, bytes),
             State::Open(open) => {
                 open.heard_ms = now.ms();
