@@ -7,6 +7,7 @@
 //!
 //! How many are asked at once, and who waits in which order, is the control thread's (`control/application`).
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Shard;
@@ -249,11 +250,16 @@ impl Shard {
             set_bearer(&mut headers, token);
         }
         let ours = auth.token.is_some();
+        // The first of a repeated name counts. Thousands of names fit into a head.
+        let mut known = BTreeSet::new();
         let mut query: Vec<(Box<str>, Box<str>)> = Vec::new();
         for (name, value) in head.query_pairs() {
-            let known = query.iter().any(|(other, _)| **other == *name);
-            if !(known || ours && name == "token") {
-                query.push((name.into(), value.into()));
+            if ours && name == "token" {
+                continue;
+            }
+            let kept = Box::<str>::from(&*name);
+            if known.insert(name) {
+                query.push((kept, value.into()));
             }
         }
         Some(Box::new(Origin { headers: headers.into(), query: query.into() }))
