@@ -72,7 +72,7 @@ pub const WRITE_BYTES_MAX: usize = 64 * 1024;
 pub const WORKER_QUEUE_BYTES_MAX: usize = 1 << 30;
 /// Bytes of unfinished messages, per worker. More: the connection holding most is closed (1009).
 pub const WORKER_ASSEMBLY_BYTES_MAX: usize = 256 << 20;
-/// A message that was begun must be complete within this time, in milliseconds. Later: 4408.
+/// A message that was begun must be complete within this time, in milliseconds, pauses in reading apart. Later: 4408.
 pub const MESSAGE_UNFINISHED_MS_MAX: u64 = 30_000;
 
 /// So long before its token expires a connection is told so, in milliseconds (C29).

@@ -1,7 +1,7 @@
 //! What of a worker's decisions goes to the audit (GD-9).
 //!
-//! Denials are gathered: one record for each connection, code and second, with their number. Also where several codes
-//! alternate; of more than [`RECORDS_MAX`] at a time the last record says that it stands for others too.
+//! Denials are gathered: one record for each connection, code and second, with their number, also where codes alternate: there
+//! are few of them. Faults of rules are many; of more than [`FAULTS_MAX`] at a time the last record stands for the others too.
 
 use super::Shard;
 use super::connection::{Denied, State};
@@ -14,10 +14,8 @@ use crate::rules::judge::Refusal;
 
 /// Denials of one code are gathered for this long, in milliseconds.
 pub(super) const GATHER_MS: u64 = 1_000;
-/// Records that are gathered at a time for one connection: so many of denials, and as many of faults.
-const RECORDS_MAX: usize = 4;
-/// The reason of a record that stands for denials of several codes.
-const MIXED: &str = "denials of further codes are counted here";
+/// Records of faults that are gathered at a time for one connection.
+const FAULTS_MAX: usize = 4;
 
 impl Shard {
     pub(super) fn record_connect(&mut self, now: Now, slot: u32) {
@@ -69,9 +67,9 @@ impl Shard {
             same.count += 1;
             return;
         }
-        // What a client brings about never displaces what the operator must see.
-        let mut alike = denials.iter_mut().filter(|one| one.fault.is_some() == fault.is_some());
-        if let Some(last) = alike.nth(RECORDS_MAX - 1) {
+        if fault.is_some()
+            && let Some(last) = denials.iter_mut().filter(|one| one.fault.is_some()).nth(FAULTS_MAX - 1)
+        {
             last.count += 1;
             last.is_mixed = true;
             return;
@@ -112,10 +110,8 @@ impl Shard {
         let kind = if denied.fault.is_some() { Kind::InternalError } else { Kind::Denied };
         let mut record = self.record_of(denied.ts_ms, slot, kind);
         record.code = Some(if denied.fault.is_some() { Code::Internal } else { denied.code });
-        record.reason = denied.fault.map(|fault| fault.into_string().into());
-        if denied.is_mixed {
-            record.reason.get_or_insert(MIXED.into());
-        }
+        let others = if denied.is_mixed { "; further faults are counted here" } else { "" };
+        record.reason = denied.fault.map(|fault| format!("{fault}{others}").into());
         record.pipe = denied.pipe;
         record.count = denied.count;
         self.outputs.push(Output::Record(Box::new(record)));

@@ -172,7 +172,8 @@ impl TokenIds {
     }
 }
 
-/// Denials that the audit was not told yet, each code by itself (INVARIANTS 33). Few: see `auditing`.
+/// Denials that the audit was not told yet, each code by itself (INVARIANTS 33). No more than there are codes, and a few faults:
+/// see `auditing`.
 #[derive(Default)]
 pub(super) struct Denials(pub Vec<Denied>);
 
@@ -187,7 +188,7 @@ pub(super) struct Denied {
     /// The same, Unix milliseconds.
     pub ts_ms: u64,
     pub count: u64,
-    /// Denials of further codes are among them, for which there was no record left.
+    /// Further faults are among them, for which there was no record left.
     pub is_mixed: bool,
 }
 

@@ -152,12 +152,17 @@ impl Shard {
             self.counters.handshakes_evicted += 1;
             return self.drop_connection(slot, false);
         }
-        if is_idle && self.shared.is_draining() {
-            // Nobody is let in any more: it only keeps the process from its end (G1).
-            self.counters.handshakes_abandoned += 1;
-            return self.drop_connection(slot, false);
+        let mut next_ms = until_ms.min(ms + HANDSHAKE_GRACE_MS);
+        if let Some(drained_ms) = self.drained_ms.filter(|_| greeting.is_silent()) {
+            let leave_at_ms = greeting.began_ms.max(drained_ms) + HANDSHAKE_GRACE_MS;
+            if ms >= leave_at_ms {
+                // Nobody is let in any more: it only keeps the process from its end (G1).
+                self.counters.handshakes_abandoned += 1;
+                return self.drop_connection(slot, false);
+            }
+            next_ms = next_ms.min(leave_at_ms);
         }
-        self.wake_at(slot, until_ms.min(ms + HANDSHAKE_GRACE_MS));
+        self.wake_at(slot, next_ms);
     }
 
     /// Throws the entries of handshakes that are over out of the list, when they make up half of it.

@@ -117,6 +117,8 @@ pub struct Shard {
     /// Handshakes under way, oldest first; entries of ended ones are skipped.
     greeting: VecDeque<Handle>,
     greetings: usize,
+    /// Since when everybody is let go, in milliseconds.
+    drained_ms: Option<u64>,
     /// Handshakes for which the application is asked.
     authorizing: usize,
     /// Calls under way for subscriptions that are decided again.
@@ -163,6 +165,7 @@ impl Shard {
             due: Vec::new(),
             greeting: VecDeque::new(),
             greetings: 0,
+            drained_ms: None,
             authorizing: 0,
             rechecks: 0,
             rechecks_due: VecDeque::new(),
@@ -561,6 +564,13 @@ impl Shard {
     /// Lets everybody go, evenly over `drain_s` (G1).
     fn drain(&mut self, now: Now) {
         let drain_ms = u64::from(self.settings.config.edge.drain_s) * 1_000;
+        self.drained_ms = Some(now.ms());
+        for handle in self.greeting.clone() {
+            let slot = &self.slots[handle.slot as usize];
+            if slot.generation == handle.generation && matches!(slot.state, State::Greeting(_)) {
+                self.wake_at(handle.slot, now.ms() + HANDSHAKE_GRACE_MS);
+            }
+        }
         let everybody = self.open_slots();
         let count = everybody.len() as u64;
         // Each worker begins at a place of its own within a step, so that no two let go at the same time.

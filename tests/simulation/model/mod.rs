@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use pipeward::auth::token::Verifier;
-use pipeward::bounds::RING_ENTRIES_PER_TURN;
+use pipeward::bounds::{HANDSHAKE_GRACE_MS, RING_ENTRIES_PER_TURN};
 use pipeward::config::WhenSlow;
 use pipeward::protocol::codes::Code;
 use pipeward::shard::command::{Act, Answer};
@@ -37,7 +37,7 @@ pub type Client = usize;
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Phase {
-    Greeting { until_ms: u64 },
+    Greeting { began_ms: u64, until_ms: u64 },
     Open,
     Closing { until_ms: u64 },
     Gone,
@@ -142,6 +142,8 @@ pub struct Model {
     /// By worker: it took entries and has yet to ring those who wait for their room; it does when it has taken the last,
     /// or sleeps.
     pub unrelieved: Vec<bool>,
+    /// By worker: since when it lets everybody go.
+    drained_ms: Vec<Option<u64>>,
     events_taken: u64,
     /// Answers that must be given in this call of a shard: call and worker.
     pub answers: Vec<(u64, usize, Answer)>,
@@ -177,6 +179,7 @@ impl Model {
             acknowledged: Vec::new(),
             turns: vec![(0, 0); workers],
             unrelieved: vec![false; workers],
+            drained_ms: vec![None; workers],
             events_taken: 0,
             answers: Vec::new(),
             ended: Vec::new(),
@@ -203,7 +206,7 @@ impl Model {
             worker,
             handle,
             ip,
-            phase: Phase::Greeting { until_ms: now.ms() + self.plan.handshake_s * 1_000 },
+            phase: Phase::Greeting { began_ms: now.ms(), until_ms: now.ms() + self.plan.handshake_s * 1_000 },
             person: None,
             grants: Vec::new(),
             ids: Ids::default(),
@@ -303,7 +306,12 @@ impl Model {
             let connection = &self.connections[client];
             match connection.phase {
                 _ if self.is_observed() => {}
-                Phase::Greeting { until_ms } if now.ms() >= until_ms => {
+                // G1: whoever has never spoken is not waited for.
+                Phase::Greeting { .. } if self.silent_until_ms(connection).is_some_and(|at_ms| now.ms() >= at_ms) => {
+                    self.count("handshakes_abandoned", 1);
+                    self.leave(client, Phase::Gone);
+                }
+                Phase::Greeting { until_ms, .. } if now.ms() >= until_ms => {
                     self.count("handshakes_abandoned", 1);
                     if self.connections[client].delivered == 0 {
                         self.leave(client, Phase::Gone);
@@ -320,13 +328,15 @@ impl Model {
 
     /// The worker was told to let everybody go (G1).
     pub fn drain(&mut self, now: Now, worker: usize) {
+        self.drained_ms[worker] = Some(now.ms());
         let drain_ms = self.plan.drain_s * 1_000;
         let mut open = self.of_worker(worker);
         open.retain(|client| self.connections[*client].phase == Phase::Open);
         open.sort_by_key(|client| self.connections[*client].handle.slot);
         let count = open.len() as u64;
         for (place, client) in open.into_iter().enumerate() {
-            let after_ms = drain_ms * place as u64 / count;
+            let (worker, workers) = (worker as u64, self.plan.workers as u64);
+            let after_ms = drain_ms * (place as u64 * workers + worker) / (count * workers);
             self.connections[client].leave_at_ms = Some(now.ms() + after_ms);
             let wait_ms = (drain_ms - after_ms).max(1_000);
             self.say(client, format!(r#"{{"type":"system","event":"draining","reconnect_in_ms":{wait_ms}}}"#));
@@ -383,12 +393,20 @@ impl Model {
             [Some(connection.ping_at_ms), expires, unfinished, connection.leave_at_ms].into_iter().flatten().min()
         };
         let deadline = |connection: &Connection| match connection.phase {
-            Phase::Greeting { until_ms } | Phase::Closing { until_ms } => Some(until_ms),
+            Phase::Greeting { until_ms, .. } => self.silent_until_ms(connection).into_iter().chain([until_ms]).min(),
+            Phase::Closing { until_ms } => Some(until_ms),
             Phase::Open => of_open(connection),
             Phase::Gone => None,
         };
         let own = self.connections.iter().filter(|connection| connection.worker == worker);
         own.filter_map(deadline).min()
+    }
+
+    /// When a draining worker lets somebody go who has never spoken.
+    fn silent_until_ms(&self, connection: &Connection) -> Option<u64> {
+        let Phase::Greeting { began_ms, .. } = connection.phase else { return None };
+        let drained_ms = self.drained_ms[connection.worker].filter(|_| connection.delivered == 0)?;
+        Some(began_ms.max(drained_ms) + HANDSHAKE_GRACE_MS)
     }
 
     fn of_worker(&self, worker: usize) -> Vec<Client> {

@@ -102,7 +102,7 @@ impl Model {
     fn read(&mut self, now: Now, client: Client, bytes: &[u8]) -> Vec<Done> {
         let mut done = Vec::new();
         let mut rest = bytes;
-        if let Phase::Greeting { until_ms } = self.connections[client].phase {
+        if let Phase::Greeting { until_ms, .. } = self.connections[client].phase {
             if bytes.starts_with(b"HTTP/1.1 408 ") {
                 assert!(now.ms() >= until_ms, "408 too early");
                 self.refuse(now, client, Code::Timeout, 408);
