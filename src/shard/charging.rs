@@ -1,7 +1,7 @@
 //! What a message costs: its rates are looked at before anything is done for it, and taken when it is.
 //!
 //! A message that comes in pieces is charged for each piece as it comes, if that conforms; where it does not, reading
-//! pauses, for a second at most at a time, and the piece is charged with the whole. What was taken for a message that is refused
+//! pauses once, for a second at most, and the piece is charged with the whole. What was taken for a message that is refused
 //! in the end counts for the next one: a refused message takes nothing.
 
 use super::Shard;
@@ -67,9 +67,14 @@ impl Shard {
                 Flow::Next
             }
             // It waited for this piece. The rest must come all the same, for only a whole message can be refused.
-            Some(_) if bytes == 0 => Flow::Next,
+            Some(_) if bytes == 0 || self.reads_on(slot) => Flow::Next,
             Some(excess) => self.piece_over_rate(now, slot, excess),
         }
+    }
+
+    fn reads_on(&mut self, slot: u32) -> bool {
+        let Some(open) = self.open_mut(slot) else { return false };
+        open.throttle.as_ref().is_some_and(|throttle| open.unfinished_bytes <= throttle.read_on_bytes)
     }
 
     /// The rate that this message is over, if any: the one that it would have to wait longest for. Takes nothing.
@@ -192,6 +197,11 @@ impl Shard {
             Slowed::Refused { until, tell } => {
                 if tell {
                     self.tell_throttled(slot, excess.wait_ns.div_ceil(1_000_000));
+                }
+                // As much as a message may have: more comes of fragments that are empty.
+                let message_bytes = self.settings.config.limits.message_bytes;
+                if let Some(Open { throttle: Some(throttle), unfinished_bytes, .. }) = self.open_mut(slot) {
+                    throttle.read_on_bytes = unfinished_bytes.saturating_add(message_bytes);
                 }
                 until
             }

@@ -97,6 +97,9 @@ impl Shard {
         let begins = began_here || open.unfinished_since_ms == 0;
         if begins || !reader.is_unfinished() {
             open.unfinished_bytes = 0;
+            if let Some(throttle) = &mut open.throttle {
+                throttle.read_on_bytes = 0;
+            }
         }
         if !reader.is_unfinished() {
             open.unfinished_since_ms = 0;

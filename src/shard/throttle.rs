@@ -132,6 +132,8 @@ pub enum Verdict {
 /// The memory of a connection that is, or was lately, over a rate.
 #[derive(Debug, Default)]
 pub struct Throttle {
+    /// Up to so many bytes of the unfinished message reading goes on although they are too many: it has paused for that message.
+    pub read_on_bytes: u32,
     slow_since_ns: u64,
     last_ns: u64,
     episode: Option<Episode>,

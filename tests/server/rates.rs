@@ -298,15 +298,18 @@ fn refusals_by_two_rates_are_one_episode() {
 #[test]
 fn a_message_in_pieces_over_the_rate_is_refused() {
     let server =
-        Server::start("[limits]\nmessage_bytes = 20000\nbytes = { per_s = 100, burst = 20000 }\nthrottle_s = 600\n");
+        Server::start("[limits]\nmessage_bytes = 200000\nbytes = { per_s = 1000, burst = 200000 }\nthrottle_s = 600\n");
     let mut ann = Client::connect(server.address, &token("ann", ALL));
-    ann.send_text(sized(1, 15_000));
+    ann.send_text(sized(1, 150_000));
     assert_ok(&ann.reply(&json!(1)));
     for id in 2..4 {
-        send_in_two(&mut ann, &sized(id, 15_000));
+        let began = Instant::now();
+        send_in_two(&mut ann, &sized(id, 150_000));
         let reply = ann.reply(&json!(id));
+        // However many receives it takes, it pauses once for each message.
+        assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
         assert_code(&reply, "RATE_LIMITED");
-        // What was refused has taken nothing: about 10,000 bytes are missing.
+        // What was refused has taken nothing: about 100,000 bytes are missing.
         assert!(reply["retry_after_ms"].as_u64().is_some_and(|wait_ms| wait_ms <= 100_500), "{reply}");
     }
     let told = ann.settle().into_iter().filter(|heard| heard["event"] == "throttled").count();
