@@ -64,8 +64,9 @@ pub const RING_ENTRIES_PER_TURN: usize = 16;
 pub const RING_TURNS_PER_TICK: usize = 16;
 /// Writes started before anything else is looked at again.
 pub const WRITES_PER_SLICE: usize = 256;
-/// The same for connections that an event for many has reached, while others have something to be written too: some 60 µs.
-pub const WRITES_AMONG_OTHERS: usize = 32;
+/// The same where some have a reply or an event of a small pipe waiting, and others an event for many: of the latter so many, of
+/// the former half as many.
+pub const WRITES_AMONG_OTHERS: usize = 64;
 /// Bytes gathered into one write. One frame that is longer goes alone.
 pub const WRITE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes waiting to be sent, per worker. More: the connection with the longest queue is closed as too slow (4413).

@@ -22,7 +22,7 @@ use crate::mesh::doorbell::Bell;
 use crate::mesh::port::mesh;
 use crate::shard::shared::{Settings, Shared};
 use crate::worker::engine::Backend;
-use crate::worker::{Clock, EventFd, Handoffs, Listeners, Orders, Parts, listen};
+use crate::worker::{Clock, EventFd, Handoffs, Listeners, Orders, Parts, expect_connections, listen};
 
 /// Exit code when the server could not do its work.
 const EXIT_FAILED: u8 = 1;
@@ -104,6 +104,7 @@ pub struct Addresses {
 
 fn start(settings: Settings, store: Option<&Path>) -> Result<Server, String> {
     block_signals();
+    expect_connections(settings.config.limits.connections);
     let edge = &settings.config.edge;
     let (workers, addresses) = (edge.workers, edge.listen.clone());
     let listeners =
@@ -173,9 +174,9 @@ impl Server {
                 }
                 Some(libc::SIGTERM | libc::SIGINT) => {
                     let drain_s = self.shared.settings().config.edge.drain_s;
-                    tracing::info!("draining: connections are let go within {drain_s} s");
                     draining = true;
                     self.shared.drain();
+                    tracing::info!("draining: connections are let go within {drain_s} s");
                     self.ring_all();
                 }
                 Some(libc::SIGUSR1) => {

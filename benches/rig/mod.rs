@@ -69,10 +69,12 @@ pub fn shard_with(rules: &str) -> (Shard, Now) {
 /// Takes all writes and reports them done. Returns the bytes.
 pub fn drain(shard: &mut Shard, now: Now) -> usize {
     let mut bytes = 0;
-    while let Some((connection, chunk)) = shard.next_write() {
-        bytes += chunk.as_ref().len();
-        drop(chunk);
-        shard.handle(now, Input::Sent { connection, ok: true });
+    while shard.has_writes() {
+        while let Some((connection, chunk)) = shard.next_write() {
+            bytes += chunk.as_ref().len();
+            drop(chunk);
+            shard.handle(now, Input::Sent { connection, ok: true });
+        }
     }
     bytes
 }

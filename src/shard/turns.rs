@@ -3,9 +3,10 @@
 //! A socket write takes microseconds, deciding about a message less than one. So an event for a hundred subscribers holds
 //! up everybody who comes after it, and by more than all of their own work. Connections with something for them alone
 //! (a reply, an event of a small pipe) therefore go before those that an event for many has reached, and while there are
-//! such connections the others are written to in small slices, between which the worker hears what has come meanwhile.
+//! such connections slices are small: between two of them the worker hears what has come meanwhile.
 //!
-//! Neither starves: in every slice both have their share, whatever the other has waiting. The order of one connection's
+//! Neither starves: in every slice both have their share, whatever the other has waiting; the many a larger one, for
+//! a storm of reconnects is a storm of replies. The order of one connection's
 //! frames is its queue's and not touched by this.
 
 use std::collections::VecDeque;
@@ -53,7 +54,7 @@ impl Turns {
         let small = self.among_others > 0 || !self.few.is_empty();
         self.among_others = self.among_others.saturating_sub(1);
         self.many_left = if small { WRITES_AMONG_OTHERS } else { WRITES_PER_SLICE };
-        self.few_left = WRITES_PER_SLICE - if self.many.is_empty() { 0 } else { WRITES_AMONG_OTHERS };
+        self.few_left = if self.many.is_empty() { WRITES_AMONG_OTHERS } else { WRITES_AMONG_OTHERS / 2 };
     }
 
     /// Who is next; None: nobody, or the slice is over, and another one begins with the next call.
@@ -122,6 +123,6 @@ mod tests {
         (2_000..2_100).for_each(|slot| turns.add_to_many(slot));
         let first = slice(&mut turns);
         let many = first.iter().filter(|slot| **slot >= 2_000).count();
-        assert_eq!((first.len(), many), (WRITES_PER_SLICE, WRITES_AMONG_OTHERS));
+        assert_eq!((first.len() - many, many), (WRITES_AMONG_OTHERS / 2, WRITES_AMONG_OTHERS));
     }
 }

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +38,10 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(25);
 /// Bytes that the kernel takes from us for a slow peer before it says "wait". With one write of at most 64 KiB this
 /// bounds what still passes after a revocation (INVARIANTS 10).
 const NOT_SENT_BYTES_MAX: u32 = 128 * 1024;
+/// Descriptors of a server besides those of connections.
+const DESCRIPTORS_BESIDE: u32 = 1_024;
+/// Descriptors that room is made for before they are needed: 8 MiB.
+const DESCRIPTORS_EXPECTED_MAX: u64 = 1 << 20;
 /// A worker that holds this many more connections than 5/4 of the mean hands new ones over.
 const HANDOFF_SLACK: u32 = 16;
 
@@ -112,6 +116,26 @@ fn set_not_sent_bytes_max(socket: &Socket) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel make its table of this process's descriptors as large as so many connections need (0: as many as may be),
+/// 8 bytes of kernel memory for each. To be called before there are threads: where they share the table, it grows at the
+/// cost of some 10 ms for the one that opens the next socket, and all the connections of that worker.
+pub fn expect_connections(connections: u32) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one `rlimit`.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 || limit.rlim_cur == 0 {
+        return;
+    }
+    let wanted = if connections == 0 { u32::MAX } else { connections.saturating_add(DESCRIPTORS_BESIDE) };
+    let count = limit.rlim_cur.min(u64::from(wanted)).min(DESCRIPTORS_EXPECTED_MAX);
+    let Ok(any) = File::open("/dev/null") else { return };
+    // SAFETY: `any` is open; no pointers. The result is a descriptor of ours, or negative.
+    let last = unsafe { libc::fcntl(any.as_raw_fd(), libc::F_DUPFD_CLOEXEC, (count - 1) as i32) };
+    if last >= 0 {
+        // SAFETY: just made, and owned by nobody else.
+        drop(unsafe { OwnedFd::from_raw_fd(last) });
+    }
 }
 
 /// The listening sockets of one worker.

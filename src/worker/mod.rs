@@ -14,7 +14,7 @@ mod callers;
 mod clock;
 pub mod engine;
 
-pub use accept::{Handoffs, Listeners, listen};
+pub use accept::{Handoffs, Listeners, expect_connections, listen};
 pub use bell::EventFd;
 pub use clock::Clock;
 
@@ -47,8 +47,10 @@ use crate::warned::{self, Warned};
 // SAFETY: a chunk is a counted reference to a frame or a run; their bytes lie on the heap and never change.
 unsafe impl StableBytes for Chunk {}
 
-/// Events of sockets taken before anything else is looked at again.
-const EVENTS_PER_TICK: usize = 512;
+/// Events of sockets are taken for so long before anything else is looked at again, in nanoseconds.
+const EVENTS_NS: u64 = 120_000;
+/// So many are taken between two looks at the clock.
+const EVENTS_PER_LOOK: usize = 16;
 /// What new sockets, handshakes and connections that have gone may take in one tick, in nanoseconds; each is some 5 to 15 µs
 /// of work, most of it the kernel's. The rest waits for its turn: nobody's messages wait for a storm of reconnects.
 const NEWCOMERS_NS: u64 = 60_000;
@@ -143,8 +145,9 @@ struct Worker {
     outputs: Vec<Output>,
     /// Handshakes that wait for their turn.
     callers: Callers,
-    /// Connections whose socket has ended, to be let go. Nothing follows from such a socket, so that it can wait.
-    ended: VecDeque<Handle>,
+    /// Connections whose socket has ended, to be let go, and whether it was a write that failed. Nothing follows from such a
+    /// socket, so that it can wait.
+    ended: VecDeque<(Handle, bool)>,
     unknown_queues: Warned,
     /// Somebody waits at a listener.
     knocked: Rc<Cell<bool>>,
@@ -226,16 +229,22 @@ impl Worker {
         self.ticks_since_accept += 1;
         let now = self.clock.now();
         let mut greetings = 0;
-        for _ in 0..EVENTS_PER_TICK {
+        for taken in 1.. {
             if self.shard.is_pressed() {
                 break;
             }
             let Some(event) = self.engine.next() else { break };
             match event {
                 Event::Received { user, mut bytes } => self.received(now, handle(user), &mut bytes, &mut greetings),
-                Event::Ended { user, .. } => self.ended.push_back(handle(user)),
-                Event::Sent { user, ok } => self.shard.handle(now, Input::Sent { connection: handle(user), ok }),
+                Event::Ended { user, .. } => self.ended.push_back((handle(user), false)),
+                Event::Sent { user, ok: true } => {
+                    self.shard.handle(now, Input::Sent { connection: handle(user), ok: true });
+                }
+                Event::Sent { user, ok: false } => self.ended.push_back((handle(user), true)),
                 Event::Bell => {}
+            }
+            if taken % EVENTS_PER_LOOK == 0 && self.clock.now().mono_ns - now.mono_ns >= EVENTS_NS {
+                break;
             }
         }
         self.newcomers(now);
@@ -281,6 +290,8 @@ impl Worker {
         let until_ns = self.clock.now().mono_ns + most_ns;
         loop {
             let [ended, greeted, accepted] = [self.let_one_go(now), self.greet_one(now), self.accept_one()];
+            // Here, for to close a socket is most of the work.
+            self.perform();
             if !(ended || greeted || accepted) || self.clock.now().mono_ns >= until_ns {
                 return;
             }
@@ -296,7 +307,11 @@ impl Worker {
 
     /// The next connection whose socket has ended.
     fn let_one_go(&mut self, now: Now) -> bool {
-        let Some(connection) = self.ended.pop_front() else { return false };
+        let Some((connection, write_failed)) = self.ended.pop_front() else { return false };
+        if write_failed {
+            self.shard.handle(now, Input::Sent { connection, ok: false });
+            return true;
+        }
         if let Some(mut bytes) = self.callers.take(connection) {
             self.shard.handle(now, Input::Received { connection, bytes: &mut bytes });
         }

@@ -39,8 +39,9 @@ pub struct Options {
     /// Pairs of a quiet and a disturbed phase
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub pairs: u32,
-    /// Publishes per second of the measured clients
-    #[arg(long, default_value_t = 1000.0, value_parser = crate::scenario::rate)]
+    /// Publishes per second of the measured clients: few enough that a quiet server is far from busy, for a busy one has
+    /// tails of its own
+    #[arg(long, default_value_t = 200.0, value_parser = crate::scenario::rate)]
     pub measured_rate: f64,
     /// hot: pipes beside the hot one, each with one client
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -49,7 +50,7 @@ pub struct Options {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub hot_subscribers: u32,
     /// hot: publishes per second to it
-    #[arg(long, default_value_t = 1000.0, value_parser = crate::scenario::rate)]
+    #[arg(long, default_value_t = 500.0, value_parser = crate::scenario::rate)]
     pub hot_rate: f64,
     /// storm: clients that reconnect all at once, again and again
     #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
