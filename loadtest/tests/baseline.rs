@@ -132,8 +132,8 @@ fn tails_measure_the_same_clients_with_and_without() {
     for (kind, small) in
         [("slow", [""; 2]), ("hot", ["--quiet-pipes", "40"]), ("storm", ["--storm", "40"]), ("large", [""; 2])]
     {
-        let mut arguments =
-            vec!["tails", kind, "--pairs", "1", "--seconds", "0.5", "--server", "baseline", "--bin", binary];
+        let mut arguments = vec!["tails", kind, "--pairs", "1", "--seconds", "0.5", "--measured-rate", "1000"];
+        arguments.extend(["--server", "baseline", "--bin", binary]);
         arguments.extend(small.iter().filter(|word| !word.is_empty()));
         let output = loadtest(&arguments);
         let text = String::from_utf8(output.stdout).unwrap();
