@@ -101,6 +101,9 @@ pub const HANDED_OVER_MAX: usize = 256;
 /// Calls under way for subscriptions that are decided again after a refresh or reload, in the whole process. More: they have
 /// their turn when others have landed.
 pub const RECHECKS_MAX: usize = 128;
+/// Refreshes of one connection that are in force and not answered, because the application is still asked about its
+/// subscriptions. More: `RATE_LIMITED`.
+pub const REFRESHES_WAITING_MAX: usize = 8;
 /// Bytes of the application's answer to a rule. More: no answer, hence a refusal.
 pub const RULING_BYTES_MAX: usize = 64 * 1024;
 /// Messages of one connection that wait for the application, or behind one that does, on the same pipe. More: `TOO_MANY`.

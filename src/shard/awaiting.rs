@@ -237,9 +237,10 @@ impl Shard {
         let epoch = self.open_mut(slot)?.rare_mut().epoch;
         if one.epoch != epoch {
             one.epoch = epoch;
+            let was_asked = !one.answers.is_empty() || !one.unasked.is_empty();
+            one.attempts = one.attempts.saturating_add(u8::from(was_asked));
             one.answers.clear();
             one.unasked.clear();
-            one.attempts = one.attempts.saturating_add(1);
         }
         one.until = None;
         self.in_hand = InHand { answers: std::mem::take(&mut one.answers), unasked: std::mem::take(&mut one.unasked) };

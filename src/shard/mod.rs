@@ -441,6 +441,16 @@ impl Shard {
         self.mark_dirty(slot);
     }
 
+    /// Whoever has much waiting now is given a write before more comes.
+    fn press(&mut self, slot: u32) {
+        let pressed_bytes = self.pressed_bytes();
+        let outbox = &mut self.outboxes[slot as usize];
+        if outbox.dirty && !outbox.pressed && outbox.queued_bytes() >= pressed_bytes {
+            outbox.pressed = true;
+            self.pressed += 1;
+        }
+    }
+
     fn mark_dirty(&mut self, slot: u32) {
         let outbox = &mut self.outboxes[slot as usize];
         if !outbox.dirty && !outbox.is_sending() {
@@ -510,7 +520,7 @@ impl Shard {
     /// Budgets of the whole worker (INVARIANTS 18): over one, the largest holder goes first.
     fn keep_budgets(&mut self, now: Now) {
         if self.gatherer.meter.bytes() > WORKER_QUEUE_BYTES_MAX {
-            let queued = |slot: &u32| self.outboxes[*slot as usize].queued_bytes();
+            let queued = |slot: &u32| self.outboxes[*slot as usize].queued_bytes() + self.suspended.bytes_of(*slot);
             if let Some(slot) = self.open_slots().into_iter().max_by_key(queued) {
                 self.counters.over_budget += 1;
                 self.begin_close(now, slot, CloseCode::TooSlow, CloseCode::TooSlow.reason(), true);

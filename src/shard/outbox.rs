@@ -306,6 +306,8 @@ impl Outbox {
             let Some(oldest) = self.frames.iter().position(|queued| queued.is_event()) else { break };
             if let Some(left_out) = self.frames.remove(oldest) {
                 self.waiting_bytes -= left_out.bytes().len();
+                let behind = self.lags.iter_mut().flat_map(|lags| lags.iter_mut()).filter(|lag| lag.place > oldest);
+                behind.for_each(|lag| lag.place -= 1);
                 self.note_lag(&left_out, oldest);
                 dropped += 1;
             }
@@ -476,6 +478,23 @@ mod tests {
         pool.end_round();
         drop((frames, chunks));
         assert_eq!(pool.meter.bytes(), 0, "nothing is held when all is sent");
+    }
+
+    // C33: what goes before it makes no difference to where a loss stood.
+    #[test]
+    fn what_was_left_out_elsewhere_is_told_before_what_is_queued_then() {
+        let mut pool = Gatherer::default();
+        let mut outbox = Outbox::default();
+        let limit = event(1, "a", 0, &pool.meter).bytes().len() * 2;
+        outbox.push(event(2, "b", 0, &pool.meter), limit, WhenSlow::DropOldest, &mut pool);
+        outbox.note_left_out(1, "a", 5);
+        for number in 1..3 {
+            outbox.push(event(1, "a", number, &pool.meter), limit, WhenSlow::DropOldest, &mut pool);
+        }
+        let told = texts(&outbox.gather(&mut pool).expect("something waits"));
+        let places: Vec<bool> = told.iter().map(|text| text.contains("lagged")).collect();
+        assert_eq!(places, [true, true, false, false], "{told:?}");
+        assert!(told[1].contains("\"pipe\":\"a\"") && told[1].contains("\"dropped\":5"), "{told:?}");
     }
 
     // C33

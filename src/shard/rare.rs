@@ -14,7 +14,7 @@ use super::rate::Bucket;
 use super::shared::Settings;
 use super::throttle::Paces;
 use crate::auth::decision::{Narrowed, Rights};
-use crate::bounds::{ANSWERS_KEPT_MAX, CALLS_IN_FLIGHT_MAX, HANDED_OVER_MAX, ITEM_BUCKETS_MAX};
+use crate::bounds::{ANSWERS_KEPT_MAX, CALLS_IN_FLIGHT_MAX, HANDED_OVER_MAX, ITEM_BUCKETS_MAX, REFRESHES_WAITING_MAX};
 use crate::config::Rate;
 use crate::rules::judge::{Answer, Surface};
 use crate::shard::call::Ruling;
@@ -134,8 +134,10 @@ pub(super) struct Refreshing {
 
 /// A refresh that was adopted.
 pub(super) struct Refreshed {
-    /// The JSON token of the message's id.
-    pub id: Option<Box<str>>,
+    /// The JSON tokens of the ids that are to be answered; several where it was refreshed again meanwhile.
+    pub ids: Vec<Box<str>>,
+    /// How often it was.
+    pub times: usize,
     /// The grants as the client knew them before.
     pub before: Vec<(Box<str>, Rights)>,
 }
@@ -201,9 +203,9 @@ impl Rare {
         self.waiting.iter().any(Waiting::is_decided_again)
     }
 
-    /// Whether a refresh has not been answered yet.
+    /// Whether one more refresh has to wait.
     pub fn is_refreshing(&self) -> bool {
-        self.refreshing.is_some() || self.refreshed.is_some()
+        self.refreshing.is_some() || self.refreshed.as_ref().is_some_and(|one| one.times >= REFRESHES_WAITING_MAX)
     }
 
     /// Whether one more message may be handed to the queues, or to others.

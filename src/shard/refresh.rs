@@ -146,9 +146,16 @@ impl Shard {
         }
         // The new expiry may be earlier than what the wheel knows of.
         self.wake_at(slot, now.ms());
-        let refreshed = Refreshed { id: id.map(|id| id.token().into()), before };
+        let ids = id.map(|id| id.token().into()).into_iter().collect();
+        let mut refreshed = Refreshed { ids, times: 1, before };
         match self.open_mut(slot).and_then(|open| open.rare.as_mut()) {
-            Some(rare) if rare.is_in_doubt() => rare.refreshed = Some(refreshed),
+            Some(rare) if rare.is_in_doubt() => {
+                if let Some(earlier) = rare.refreshed.take() {
+                    let ids = [earlier.ids, refreshed.ids].concat();
+                    refreshed = Refreshed { ids, times: earlier.times + 1, before: earlier.before };
+                }
+                rare.refreshed = Some(refreshed);
+            }
             _ => self.tell_refreshed(now, slot, refreshed),
         }
         self.run_waiting(now, slot, None);
@@ -165,19 +172,20 @@ impl Shard {
         }
     }
 
-    fn tell_refreshed(&mut self, now: Now, slot: u32, Refreshed { id, before }: Refreshed) {
+    fn tell_refreshed(&mut self, now: Now, slot: u32, Refreshed { ids, before, .. }: Refreshed) {
         let State::Open(open) = &self.slots[slot as usize].state else { return };
         let pipes = self.listed(now, open);
         let (added, removed) = difference(&before, &pipes);
         let changed = !added.is_empty() || !removed.is_empty();
         let told =
             changed.then(|| encode::framed(|out| encode::grants_changed(out, pipes.iter().copied(), &added, &removed)));
-        let id = id.as_deref().and_then(Id::new);
-        let reply = id.map(|id| encode::framed(|out| encode::reply_refresh(out, id, pipes, told_expiry(open))));
-        told.into_iter().chain(reply).for_each(|frame| self.send(slot, frame));
+        let reply = |id| encode::framed(|out| encode::reply_refresh(out, id, pipes.iter().copied(), told_expiry(open)));
+        let replies = ids.iter().filter_map(|id| Id::new(id)).map(reply);
+        let frames: Vec<Vec<u8>> = told.into_iter().chain(replies).collect();
+        frames.into_iter().for_each(|frame| self.send(slot, frame));
     }
 
-    /// One refresh at a time (C2).
+    /// One refresh at a time where the webhook is asked (C2), a few where only rules are.
     fn refuse_second_refresh(&mut self, now: Now, slot: u32, id: Option<Id<'_>>) {
         self.note_denial(now, slot, Code::RateLimited, None);
         if let Some(id) = id {

@@ -4,10 +4,11 @@
 //! rests on a rule of the application stays in the pipe's list, with a filter that lets nothing through, and its events
 //! are kept here instead. A yes sends them, in their order and by what the connection may see then; a no forgets them.
 //!
-//! Bound: `limits.queue_bytes` for each of them, with the same policy as a connection's queue. A frame is shared with all
-//! who keep it.
+//! Bound: half of `limits.queue_bytes` for all of a connection, so that what is released finds room in its queue. Over it the
+//! oldest go, whatever `when_slow` says, and the client is told (`lagged`): it is not the one who is slow. A frame is shared with
+//! all who keep it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use ahash::AHashMap;
@@ -15,67 +16,70 @@ use ahash::AHashMap;
 use super::Shard;
 use super::outbox::Frame;
 use super::pipes::{PipeId, Wants};
-use crate::config::WhenSlow;
 
-/// The suspended subscriptions of a worker, by their pipes.
+/// The suspended subscriptions of a worker.
 #[derive(Default)]
-pub(super) struct Suspended(AHashMap<PipeId, Vec<Kept>>);
+pub(super) struct Suspended {
+    /// By pipe, then by the slot of the connection.
+    kept: AHashMap<PipeId, BTreeMap<u32, Kept>>,
+    /// Bytes kept for each connection that has any.
+    bytes: AHashMap<u32, usize>,
+}
 
 /// What is kept for one of them.
+#[derive(Default)]
 struct Kept {
-    slot: u32,
     events: VecDeque<Rc<Frame>>,
-    bytes: usize,
     /// Events that went to make room.
     left_out: u32,
 }
 
 impl Suspended {
     fn begin(&mut self, pipe: PipeId, slot: u32) {
-        let all = self.0.entry(pipe).or_default();
-        if !all.iter().any(|one| one.slot == slot) {
-            all.push(Kept { slot, events: VecDeque::new(), bytes: 0, left_out: 0 });
-        }
+        self.kept.entry(pipe).or_default().entry(slot).or_default();
     }
 
     /// It goes on, or has ended.
     fn end(&mut self, pipe: PipeId, slot: u32) -> Option<Kept> {
-        let all = self.0.get_mut(&pipe)?;
-        let kept = all.iter().position(|one| one.slot == slot).map(|place| all.swap_remove(place));
+        let all = self.kept.get_mut(&pipe)?;
+        let kept = all.remove(&slot)?;
         if all.is_empty() {
-            self.0.remove(&pipe);
+            self.kept.remove(&pipe);
         }
-        kept
+        let bytes: usize = kept.events.iter().map(|event| event.bytes().len()).sum();
+        if let Some(sum) = self.bytes.get_mut(&slot) {
+            *sum -= bytes;
+            if *sum == 0 {
+                self.bytes.remove(&slot);
+            }
+        }
+        Some(kept)
     }
 
     /// Whether what this connection would be sent of the pipe has to wait.
     pub fn has(&self, pipe: PipeId, slot: u32) -> bool {
-        self.0.get(&pipe).is_some_and(|all| all.iter().any(|one| one.slot == slot))
+        self.kept.get(&pipe).is_some_and(|all| all.contains_key(&slot))
     }
 
-    /// Keeps an event for all suspended subscribers of its pipe but `skip`. Whoever has no room for it is added to
-    /// `too_slow`, or loses its oldest.
-    pub fn keep(
-        &mut self,
-        (pipe, frame): (PipeId, &Rc<Frame>),
-        skip: Option<u32>,
-        (limit_bytes, when_slow): (usize, WhenSlow),
-        too_slow: &mut Vec<u32>,
-    ) {
-        let length = frame.bytes().len();
-        for kept in self.0.get_mut(&pipe).into_iter().flatten().filter(|kept| skip != Some(kept.slot)) {
-            if limit_bytes != 0 && kept.bytes + length > limit_bytes && when_slow == WhenSlow::Close {
-                too_slow.push(kept.slot);
-                continue;
-            }
+    /// Bytes that are kept for a connection.
+    pub fn bytes_of(&self, slot: u32) -> usize {
+        self.bytes.get(&slot).copied().unwrap_or_default()
+    }
+
+    /// Keeps an event for all suspended subscribers of its pipe but `skip`, `most_bytes` for each connection.
+    pub fn keep(&mut self, (pipe, frame): (PipeId, &Rc<Frame>), skip: Option<u32>, most_bytes: usize) {
+        for (slot, kept) in self.kept.get_mut(&pipe).into_iter().flatten().filter(|(slot, _)| skip != Some(**slot)) {
+            let sum = self.bytes.entry(*slot).or_default();
             kept.events.push_back(frame.clone());
-            kept.bytes += length;
-            while limit_bytes != 0
-                && kept.bytes > limit_bytes
+            *sum += frame.bytes().len();
+            while *sum > most_bytes
                 && let Some(oldest) = kept.events.pop_front()
             {
-                kept.bytes -= oldest.bytes().len();
+                *sum -= oldest.bytes().len();
                 kept.left_out += 1;
+            }
+            if *sum == 0 {
+                self.bytes.remove(slot);
             }
         }
     }
@@ -112,11 +116,12 @@ impl Shard {
                 self.queue(slot, event);
             }
         }
+        self.press(slot);
     }
 
     /// The subscription has ended: nothing that was kept for it is sent.
     pub(super) fn forget_kept(&mut self, slot: u32, pipe: PipeId) {
-        if !self.suspended.0.is_empty() {
+        if !self.suspended.kept.is_empty() {
             drop(self.suspended.end(pipe, slot));
         }
     }
