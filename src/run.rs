@@ -133,6 +133,7 @@ fn start(settings: Settings, store: Option<&Path>) -> Result<Server, String> {
     let clock = Clock::start();
     let cpus = allowed_cpus();
     let mut threads = Vec::with_capacity(workers);
+    let (ready, at_work) = std::sync::mpsc::sync_channel(workers);
     for (worker, (port, listeners)) in ports.into_iter().zip(listeners).enumerate() {
         let parts = Parts {
             shared: shared.clone(),
@@ -145,20 +146,38 @@ fn start(settings: Settings, store: Option<&Path>) -> Result<Server, String> {
             clock,
             backend: backend(),
         };
-        let attendance = control.attendance(worker);
+        let (attendance, ready) = (control.attendance(worker), ready.clone());
         let cpu = cpus.get(worker % cpus.len().max(1)).copied();
         let thread = std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
             if let Some(cpu) = cpu {
                 pin(cpu);
             }
-            let ended = crate::worker::run(parts);
+            let ended = crate::worker::run(parts, move || drop(ready.send(())));
             drop(attendance);
             ended
         });
         threads.push(thread.map_err(|error| format!("cannot start worker {worker}: {error}"))?);
     }
+    drop(ready);
+    // Nobody is told that the server listens before every worker does. One that failed has dropped its sender unused.
+    if at_work.iter().count() < workers {
+        return Err(failure(threads));
+    }
     let addresses = Addresses { edge: addresses, control: control.address() };
     Ok(Server { shared, orders, bells, workers: threads, control, audit, addresses })
+}
+
+/// Why one of these threads ends at once, which it is about to do.
+fn failure(mut workers: Vec<JoinHandle<io::Result<()>>>) -> String {
+    loop {
+        match workers.iter().position(JoinHandle::is_finished) {
+            Some(place) => match workers.swap_remove(place).join() {
+                Ok(Err(error)) => return format!("a worker failed: {error}"),
+                Ok(Ok(())) | Err(_) => return "a worker ended before it began".to_owned(),
+            },
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
 }
 
 impl Server {

@@ -109,11 +109,11 @@ pub struct Parts {
     pub backend: Backend,
 }
 
-/// Runs a worker on the calling thread until the server has drained.
+/// Runs a worker on the calling thread until the server has drained. `started` is called once it is about to serve.
 ///
 /// # Errors
 /// The thread's rings could not be made, or one became unusable.
-pub fn run(parts: Parts) -> io::Result<()> {
+pub fn run(parts: Parts, started: impl FnOnce()) -> io::Result<()> {
     let (engine, refused) = Engine::new(parts.backend, BufferSizes::default())?;
     if let Some(reason) = refused {
         tracing::warn!("io_uring is not available here ({reason}); worker {} uses epoll", parts.port.worker());
@@ -121,11 +121,15 @@ pub fn run(parts: Parts) -> io::Result<()> {
     match engine.backend() {
         Backend::Uring => {
             let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build()?;
-            runtime.block_on(Worker::new(parts, engine)?.run())
+            let worker = Worker::new(parts, engine)?;
+            started();
+            runtime.block_on(worker.run())
         }
         Backend::Epoll => {
             let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build()?;
-            runtime.block_on(Worker::new(parts, engine)?.run())
+            let worker = Worker::new(parts, engine)?;
+            started();
+            runtime.block_on(worker.run())
         }
     }
 }
