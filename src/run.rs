@@ -152,7 +152,7 @@ fn start(settings: Settings, store: Option<&Path>) -> Result<Server, String> {
             if let Some(cpu) = cpu {
                 pin(cpu);
             }
-            let ended = crate::worker::run(parts, move || drop(ready.send(())));
+            let ended = crate::worker::run(parts, move || ready.send(()).unwrap_or_default());
             drop(attendance);
             ended
         });

@@ -182,8 +182,8 @@ fn token_prints_a_token_that_verifies() {
     assert_eq!(claims["exp"].as_u64().unwrap(), issued_at_s + 1800);
     assert_eq!(claims["pipes"]["chat"], serde_json::json!({ "subscribe": true, "publish": true }));
     let decision = Verifier::new(&settings).unwrap().verify(text.trim_end(), issued_at_s * 1000).expect("it verifies");
-    assert_eq!(&*decision.identity.id, "ada");
-    assert_eq!(decision.identity.tenant.as_deref(), Some("acme"));
+    assert_eq!(decision.identity.id(), "ada");
+    assert_eq!(decision.identity.tenant(), Some("acme"));
     let names: Vec<&str> = decision.grants.iter().map(|grant| &*grant.pipe).collect();
     assert!(names.contains(&"chat") && names.contains(&"a=b"));
 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use pipeward::auth::decision::{Identity, Rights};
+use pipeward::auth::decision::Rights;
+use pipeward::auth::identity::{Identity, Profile};
 use pipeward::rules::Rules;
 use pipeward::rules::definition::Endpoint;
 use pipeward::rules::judge::{Answer, Case, Judge, Surface, Verdict, in_scope};
@@ -14,17 +15,21 @@ fn rules(text: &str) -> std::sync::Arc<Rules> {
     loaded.unwrap_or_else(|findings| panic!("{findings:#?}")).0.rules
 }
 
-fn ann() -> Identity {
-    Identity {
-        id: "ann".into(),
-        role: Some("member".into()),
-        roles: ["member".into(), "beta".into()].into(),
-        team: Some("red".into()),
-        tenant: Some("acme".into()),
-        features: Some(["chat".into()].into()),
-        info: Some(r#"{"level":3,"suspended":false}"#.into()),
-        ..Identity::default()
+fn profile() -> Profile<'static> {
+    Profile {
+        id: "ann",
+        role: Some("member"),
+        roles: vec!["member", "beta"],
+        team: Some("red"),
+        tenant: Some("acme"),
+        features: Some(vec!["chat"]),
+        info: Some(r#"{"level":3,"suspended":false}"#),
+        ..Profile::default()
     }
+}
+
+fn ann() -> Identity {
+    Identity::new(&profile())
 }
 
 /// What a test asks.
@@ -113,8 +118,8 @@ fn guards_run_in_order_and_the_first_refusal_ends_the_chain() {
          [pipe.\"admin-*\"]\nmodule = \"admin\"\nsubscribe = true\n\
          [pipe.\"level-*\"]\nsubscribe = \"ctx.level > 2\"\n",
     );
-    let (ann, mut suspended) = (ann(), ann());
-    suspended.info = Some(r#"{"level":9,"suspended":true}"#.into());
+    let suspended = Profile { info: Some(r#"{"level":9,"suspended":true}"#), ..profile() };
+    let (ann, suspended) = (ann(), Identity::new(&suspended));
     assert_eq!(plainly(&rules, Asked::pipe(Surface::Subscribe, "admin-1", &ann)), "FORBIDDEN");
     assert_eq!(plainly(&rules, Asked::pipe(Surface::Subscribe, "level-1", &ann)), "yes");
     for item in ["admin-1", "level-1", "granted"] {
@@ -122,7 +127,7 @@ fn guards_run_in_order_and_the_first_refusal_ends_the_chain() {
         assert_eq!(plainly(&rules, asked), "SUSPENDED", "{item}");
     }
     // Without `info` the guard fails, which is no allow (RK-6, B20).
-    let unknown = Identity { info: None, ..self::ann() };
+    let unknown = Identity::new(&Profile { info: None, ..profile() });
     assert_eq!(plainly(&rules, Asked::pipe(Surface::Subscribe, "level-1", &unknown)), "FORBIDDEN!");
 }
 

@@ -35,9 +35,9 @@ pub fn authorize(body: &str, asked_ms: u64) -> Result<Option<Decision>, Malforme
         (Some(user), None) => {
             let user: User = claims::object(user.get()).map_err(|_| Malformed::Field("user"))?;
             let id = claims::id(user.id.ok_or(Malformed::Missing("user.id"))?, "user.id")?;
-            user.identity.identity(id)?
+            user.identity.identity(&id)?
         }
-        (None, Some(id)) => IdentityFields::default().identity(claims::id(id, "userId")?)?,
+        (None, Some(id)) => IdentityFields::default().identity(&claims::id(id, "userId")?)?,
         (None, None) => return Err(Malformed::Missing("user")),
         // Two answers to who it is.
         (Some(_), Some(_)) => return Err(Malformed::Field("userId")),

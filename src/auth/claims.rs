@@ -16,7 +16,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::decision::{Grant, Identity, Narrowed, Rights};
+use super::decision::{Grant, Narrowed, Rights};
+use super::identity::{Identity, Profile};
 use crate::bounds::{GRANTS_MAX, IDENTITY_BYTES_MAX, JSON_DEPTH_MAX, LABEL_BYTES_MAX};
 use crate::config::Rate;
 use crate::protocol::names::{is_pattern, is_pipe_name};
@@ -131,7 +132,7 @@ impl IdentityFields<'_> {
     ///
     /// # Errors
     /// [`Malformed::Field`] for the first field that is not as [`Identity`] wants it.
-    pub fn identity(&self, user: Box<str>) -> Result<Identity, Malformed> {
+    pub fn identity(&self, user: &str) -> Result<Identity, Malformed> {
         let role = optional(self.role, "role", id)?;
         let mut roles: Vec<Box<str>> = role.iter().cloned().collect();
         for further in optional(self.roles, "roles", |raw, field| list(raw, field, is_id))?.unwrap_or_default() {
@@ -139,19 +140,28 @@ impl IdentityFields<'_> {
                 roles.push(further);
             }
         }
-        Ok(Identity {
+        let name = optional(self.name, "name", |raw, field| string(raw, field, is_label))?;
+        let team = optional(self.team, "team", id)?;
+        let tenant = optional(self.tenant, "tenant", id)?;
+        let org = optional(self.org, "org", id)?;
+        let features = optional(self.features, "features", |raw, field| list(raw, field, is_label))?;
+        let info = optional(self.info, "info", verbatim)?;
+        Ok(Identity::new(&Profile {
             id: user,
-            name: optional(self.name, "name", |raw, field| string(raw, field, is_label))?,
-            role: role.or_else(|| roles.first().cloned()),
-            roles: roles.into_boxed_slice(),
-            team: optional(self.team, "team", id)?,
-            tenant: optional(self.tenant, "tenant", id)?,
-            org: optional(self.org, "org", id)?,
-            features: optional(self.features, "features", |raw, field| list(raw, field, is_label))?
-                .map(Vec::into_boxed_slice),
-            info: optional(self.info, "info", verbatim)?,
-        })
+            name: name.as_deref(),
+            role: role.as_deref(),
+            roles: texts(&roles),
+            team: team.as_deref(),
+            tenant: tenant.as_deref(),
+            org: org.as_deref(),
+            features: features.as_deref().map(texts),
+            info: info.as_deref(),
+        }))
     }
+}
+
+fn texts(list: &[Box<str>]) -> Vec<&str> {
+    list.iter().map(|text| &**text).collect()
 }
 
 /// The explicit grants of a `pipes` object, in its order.

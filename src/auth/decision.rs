@@ -5,6 +5,7 @@
 //! `{` or `}`; every name in `grants` is a valid pipe name or pattern. Limits that come with it only ever narrow those of
 //! the configuration.
 
+use super::identity::Identity;
 use crate::config::{Rate, Rates};
 
 /// The three rights of a grant, one bit each. Deny by default: the empty set.
@@ -37,29 +38,6 @@ impl Rights {
     pub fn when(allowed: bool, right: Rights) -> Rights {
         if allowed { right } else { Rights::NONE }
     }
-}
-
-/// A verified person. Locked for the life of the connection (GD-2).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Identity {
-    /// User id; never empty.
-    pub id: Box<str>,
-    /// Display name.
-    pub name: Option<Box<str>>,
-    /// `role`, else the first of `roles`.
-    pub role: Option<Box<str>>,
-    /// The union of `role` and `roles`, without repetition.
-    pub roles: Box<[Box<str>]>,
-    /// Team id.
-    pub team: Option<Box<str>>,
-    /// Tenant id. A person is (tenant, user).
-    pub tenant: Option<Box<str>>,
-    /// Organisation id.
-    pub org: Option<Box<str>>,
-    /// Features enabled for this person. None: nothing was said about them, which a rule can tell from none (B20).
-    pub features: Option<Box<[Box<str>]>>,
-    /// Any further JSON of the application, as text.
-    pub info: Option<Box<str>>,
 }
 
 /// One explicit grant: a pipe name or a pattern, and what it allows.

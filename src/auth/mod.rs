@@ -1,6 +1,6 @@
 //! Who a connection is and what it is granted, before it is one.
 //!
-//! Reading order: `decision` (what authorize ends in), `claims` (reading its JSON strictly), `key` (which algorithms a
+//! Reading order: `decision` (what authorize ends in), `identity` (who it is, kept small), `claims` (reading its JSON strictly), `key` (which algorithms a
 //! key stands for), `jwks` (keys that are fetched), `token` (verifying a JWT at `now`), `answer` (what the application
 //! says where it is asked). Nothing here knows a clock, a socket or a file: the time is an argument, keys and answers
 //! arrive as bytes. Invariant: a [`Decision`] leaves this module only after a signature made with the configured key, or
@@ -9,6 +9,7 @@
 pub mod answer;
 pub mod claims;
 pub mod decision;
+pub mod identity;
 pub mod jwks;
 pub mod key;
 pub mod token;
@@ -16,7 +17,8 @@ pub mod token;
 #[cfg(test)]
 mod tests;
 
-pub use decision::{Decision, Grant, Identity, Rights};
+pub use decision::{Decision, Grant, Rights};
+pub use identity::{Identity, Profile};
 pub use token::{TokenError, Verifier};
 
 /// Fuzz entry: `data` as a whole token, and `data` as the claims of a rightly signed one.
@@ -46,9 +48,9 @@ pub fn fuzz_token(data: &[u8]) {
     };
     assert!(decision.expires_at_ms.is_none_or(|at| at > NOW_MS));
     let identity = &decision.identity;
-    let optional =
-        [&identity.role, &identity.team, &identity.tenant, &identity.org, &decision.session, &decision.token_id];
-    let mut ids = optional.into_iter().flatten().chain(&identity.roles).chain([&identity.id]);
+    let (session, token_id) = (decision.session.as_deref(), decision.token_id.as_deref());
+    let optional = [identity.team(), identity.tenant(), identity.org(), session, token_id];
+    let mut ids = optional.into_iter().flatten().chain(identity.roles()).chain([identity.id()]);
     assert!(ids.all(|id| claims::is_id(id)));
     assert!(decision.grants.len() <= crate::bounds::GRANTS_MAX);
     assert!(decision.grants.iter().all(|grant| claims::is_grant_name(&grant.pipe)));

@@ -331,7 +331,7 @@ impl Claims<'_> {
     fn decision(&self, expires_at_ms: Option<u64>) -> Result<Decision, Malformed> {
         let user = claims::id(self.sub.ok_or(Malformed::Missing("sub"))?, "sub")?;
         Ok(Decision {
-            identity: self.identity.identity(user)?,
+            identity: self.identity.identity(&user)?,
             grants: self.pipes.map(claims::grants).transpose()?.unwrap_or_default(),
             issued_at_ms: optional(self.iat, "iat", time_ms)?,
             expires_at_ms,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::auth::decision::Identity;
+use crate::auth::identity::Identity;
 use crate::protocol::json::Scanner;
 use crate::protocol::message::{self, Request};
 use crate::protocol::names::{Template, is_event_name, is_pattern, is_pipe_name, pattern_matches};

@@ -9,7 +9,7 @@
 //!
 //! Source: PROTOCOL.md §1 Names, rulings C14, F1, F2; INVARIANTS 5.
 
-use crate::auth::decision::Identity;
+use crate::auth::identity::Identity;
 use crate::bounds::{EVENT_NAME_BYTES_MAX, PIPE_NAME_BYTES_MAX};
 
 /// Whether `name` may name a pipe.
@@ -137,10 +137,10 @@ enum Own {
 impl Own {
     fn of(self, identity: &Identity) -> Option<&str> {
         match self {
-            Own::Id => Some(&identity.id),
-            Own::Team => identity.team.as_deref(),
-            Own::Tenant => identity.tenant.as_deref(),
-            Own::Org => identity.org.as_deref(),
+            Own::Id => Some(identity.id()),
+            Own::Team => identity.team(),
+            Own::Tenant => identity.tenant(),
+            Own::Org => identity.org(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The definitions of names, patterns and templates, and both matchers against the naive one.
 
 use super::*;
+use crate::auth::identity::Profile;
 use crate::protocol::message_fuzz::naive_matches;
 use proptest::prelude::*;
 
@@ -109,8 +110,7 @@ fn ambiguous_or_unknown_captures_are_refused() {
 #[test]
 fn own_values_are_compared_with_the_identity() {
     // F2, INVARIANTS 5
-    let identity =
-        |id: &str, team: Option<&str>| Identity { id: id.into(), team: team.map(Into::into), ..Identity::default() };
+    let identity = |id: &str, team: Option<&str>| Identity::new(&Profile { id, team, ..Profile::default() });
     let template = Template::parse("{user.team}:user-{user.id}:{x}").unwrap();
     let found = template.matches("red:user-7:x").unwrap();
     assert!(found.own(&identity("7", Some("red"))));

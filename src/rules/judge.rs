@@ -15,7 +15,8 @@ use std::sync::Arc;
 use super::definition::{ActionRules, Endpoint, EventRules, Guard, PipeRules, QueueRules, Right, Rule, Rules};
 use super::expression::Fault;
 use super::value::{self, Scope, Value};
-use crate::auth::decision::{Identity, Rights};
+use crate::auth::decision::Rights;
+use crate::auth::identity::Identity;
 use crate::protocol::codes::Code;
 use crate::protocol::names::Match;
 use crate::shard::call::{Ruling, Unanswered};
@@ -175,17 +176,17 @@ pub fn in_scope(pipe: &PipeRules, matched: &Match<'_>, identity: Option<&Identit
         None => true,
         Some(capture) => own.is_some() && matched.capture(capture) == own,
     };
-    let tenant = identity.and_then(|one| one.tenant.as_deref());
-    let org = identity.and_then(|one| one.org.as_deref());
+    let tenant = identity.and_then(|one| one.tenant());
+    let org = identity.and_then(|one| one.org());
     if !same(&pipe.scope.tenant, tenant) || !same(&pipe.scope.org, org) {
         return Err(Code::ScopeMismatch);
     }
     match &pipe.scope.feature {
         None => Ok(()),
-        Some(feature) => match identity.and_then(|one| one.features.as_ref()) {
-            Some(features) if features.contains(feature) => Ok(()),
-            _ => Err(Code::FeatureDisabled),
-        },
+        Some(feature) => {
+            let has = identity.and_then(Identity::features).is_some_and(|mut own| own.any(|one| *one == **feature));
+            if has { Ok(()) } else { Err(Code::FeatureDisabled) }
+        }
     }
 }
 

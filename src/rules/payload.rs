@@ -6,7 +6,7 @@
 
 use super::definition::Payload;
 use super::schema;
-use crate::auth::decision::Identity;
+use crate::auth::identity::Identity;
 use crate::protocol::codes::Code;
 
 /// Whose data it is.
@@ -71,6 +71,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::auth::identity::Profile;
     use crate::rules::reference::{References, Scoped};
     use crate::rules::schema::Schema;
 
@@ -84,7 +85,7 @@ mod tests {
     }
 
     fn ann() -> Identity {
-        Identity { id: "ann".into(), tenant: Some("acme".into()), ..Identity::default() }
+        Identity::new(&Profile { id: "ann", tenant: Some("acme"), ..Profile::default() })
     }
 
     fn refusal(payload: &Payload, data: &str, publisher: Publisher<'_>) -> (Code, String) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::schema;
-use crate::auth::decision::Identity;
+use crate::auth::identity::Identity;
 
 /// What a part must be equal to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl Scoped {
 
     fn own(self, identity: &Identity) -> Option<&str> {
         match self {
-            Scoped::Tenant => identity.tenant.as_deref(),
-            Scoped::Org => identity.org.as_deref(),
+            Scoped::Tenant => identity.tenant(),
+            Scoped::Org => identity.org(),
         }
     }
 }
@@ -109,9 +109,10 @@ fn is_pointer(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::identity::Profile;
 
     fn identity(tenant: Option<&str>, org: Option<&str>) -> Identity {
-        Identity { id: "ann".into(), tenant: tenant.map(Box::from), org: org.map(Box::from), ..Identity::default() }
+        Identity::new(&Profile { id: "ann", tenant, org, ..Profile::default() })
     }
 
     fn references(fields: &[(&str, Scoped)]) -> References {

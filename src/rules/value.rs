@@ -14,7 +14,7 @@ mod tests;
 
 use std::sync::{Arc, LazyLock};
 
-use crate::auth::decision::Identity;
+use crate::auth::identity::Identity;
 use crate::protocol::names::{Match, Template};
 
 pub use json::{NotJson, json, to_json};
@@ -99,8 +99,8 @@ impl Value {
         Value::String(text.into())
     }
 
-    fn strings(texts: &[Box<str>]) -> Value {
-        Value::List(texts.iter().map(|text| Value::string(text)).collect())
+    fn strings<'t>(texts: impl Iterator<Item = &'t str>) -> Value {
+        Value::List(texts.map(Value::string).collect())
     }
 }
 
@@ -144,12 +144,17 @@ pub fn user(identity: Option<&Identity>) -> Value {
     let Some(one) = identity else {
         return Value::empty();
     };
-    let mut fields = vec![("id", Value::string(&one.id)), ("roles", Value::strings(&one.roles))];
-    fields.extend(one.features.as_deref().map(|features| ("features", Value::strings(features))));
-    let optional =
-        [("name", &one.name), ("role", &one.role), ("team", &one.team), ("tenant", &one.tenant), ("org", &one.org)];
-    fields.extend(optional.into_iter().filter_map(|(name, text)| Some((name, Value::string(text.as_deref()?)))));
-    if let Some(info) = &one.info {
+    let mut fields = vec![("id", Value::string(one.id())), ("roles", Value::strings(one.roles()))];
+    fields.extend(one.features().map(|features| ("features", Value::strings(features))));
+    let optional = [
+        ("name", one.name()),
+        ("role", one.role()),
+        ("team", one.team()),
+        ("tenant", one.tenant()),
+        ("org", one.org()),
+    ];
+    fields.extend(optional.into_iter().filter_map(|(name, text)| Some((name, Value::string(text?)))));
+    if let Some(info) = one.info() {
         fields.push(("info", parsed(info)));
     }
     Value::map(fields)

@@ -132,7 +132,7 @@ impl Shard {
         let open = self.open_mut(slot)?;
         let number = open.rare_mut().next_call();
         let delivery = format!("{name}-{number}");
-        let asker = Asker { identity: open.identity.as_deref(), connection: &name, ip: open.ip, delivery: &delivery };
+        let asker = Asker { identity: open.identity.as_ref(), connection: &name, ip: open.ip, delivery: &delivery };
         let call = Call { worker, connection, number, ask: ask(&asker) };
         self.counters.calls += 1;
         self.outputs.push(Output::Call(Box::new(call)));

@@ -33,7 +33,8 @@ use super::input::Now;
 use super::outbox::{Frame, Pushed};
 use super::pipes::{EventNames, PipeId, Pipes};
 use super::presence::{Claim, Member, Room, Roster};
-use crate::auth::decision::{Identity, Rights};
+use crate::auth::decision::Rights;
+use crate::auth::identity::Identity;
 use crate::bounds::{PRESENCE_FRESH_MAX, PRESENCE_GATHER_MS, PRESENCE_LISTED_AGAIN, PRESENCE_LISTED_MAX};
 use crate::protocol::encode::{self, BatchReply, presence};
 use crate::protocol::message::{self, Id, Request};
@@ -270,7 +271,7 @@ impl Shard {
             room.with(|roster| {
                 for subscriber in &local.subscribers {
                     if let State::Open(open) = &self.slots[subscriber.slot as usize].state {
-                        roster.join(open.identity.as_deref());
+                        roster.join(open.identity.as_ref());
                     }
                 }
             });
@@ -315,7 +316,7 @@ impl Shard {
             && let Some(kept) = self.attendance.kept.get(&pipe.0).filter(|kept| !kept.room.is_over())
         {
             if let State::Open(open) = &self.slots[slot as usize].state {
-                kept.room.join(open.identity.as_deref());
+                kept.room.join(open.identity.as_ref());
             }
         } else if watched && let Some(room) = self.shared.rooms.find(&local.global) {
             self.attend(now, &room);

@@ -122,8 +122,8 @@ impl Shard {
         match &self.slots[slot as usize].state {
             State::Open(open) => {
                 record.connection = Some(self.connection_name(self.handle_of(slot)));
-                record.user = open.identity.as_ref().map(|identity| identity.id.clone());
-                record.tenant = open.identity.as_ref().and_then(|identity| identity.tenant.clone());
+                record.user = open.identity.as_ref().map(|identity| identity.id().into());
+                record.tenant = open.identity.as_ref().and_then(|identity| identity.tenant().map(Into::into));
                 record.ip = Some(open.ip);
             }
             State::Greeting(greeting) => record.ip = Some(greeting.client_ip()),

@@ -230,7 +230,7 @@ impl Shard {
 
     fn was_revoked_since(&self, decision: &Decision, asked_ms: u64) -> bool {
         let identity = &decision.identity;
-        self.shared.revocations.touched_since(identity.tenant.as_deref(), &identity.id, asked_ms)
+        self.shared.revocations.touched_since(identity.tenant(), identity.id(), asked_ms)
     }
 
     /// What of a handshake the webhook is given: the headers that it is configured to get, the query (B17). None: there is

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::command::Who;
 use super::connection::Handle;
-use crate::auth::decision::{Decision, Identity};
+use crate::auth::decision::Decision;
+use crate::auth::identity::Identity;
 use crate::protocol::codes::Code;
 use crate::rules::definition::Endpoint;
 

@@ -102,7 +102,7 @@ impl Shard {
         }
         let State::Open(open) = &self.slots[slot as usize].state else { return };
         let Some(identity) = &open.identity else { return };
-        let tenant: Option<Arc<str>> = identity.tenant.as_deref().map(Into::into);
+        let tenant: Option<Arc<str>> = identity.tenant().map(Into::into);
         let whom: Arc<str> = target.into();
         let to = match kind {
             "user" => Who::User(Person { tenant: tenant.clone(), user: whom }),
@@ -111,7 +111,7 @@ impl Shard {
             "tenant" => Who::Tenant(whom),
             _ => Who::Org(whom, tenant.clone()),
         };
-        let bytes = encode::push_frame(event, data, Sender::User(&identity.id), now.unix_ms).into();
+        let bytes = encode::push_frame(event, data, Sender::User(identity.id()), now.unix_ms).into();
         self.depart(now, slot, id, false, |_| Ask::Push(Box::new(PushAsk { to, tenant, bytes })));
     }
 
@@ -124,7 +124,7 @@ impl Shard {
         if payload.is_open() {
             return Ok(());
         }
-        let identity = self.open_mut(slot).and_then(|open| open.identity.as_deref());
+        let identity = self.open_mut(slot).and_then(|open| open.identity.as_ref());
         let checked = payload.check(data, Publisher::Client(identity), schema_code);
         checked.map_err(|invalid| Refusal { message: invalid.message.into(), ..Refusal::plain(invalid.code) })
     }

@@ -198,7 +198,7 @@ impl Shard {
         }
         for (pipe, position) in open.grants.take_all() {
             if let Some(position) = position {
-                self.attendance.leave(self.worker, &self.pipes, pipe, slot, open.identity.as_deref());
+                self.attendance.leave(self.worker, &self.pipes, pipe, slot, open.identity.as_ref());
                 self.leave_list(slot, pipe, position);
             }
             self.pipes.release(pipe);

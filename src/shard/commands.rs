@@ -52,9 +52,7 @@ impl Shard {
         let mut slots = self.slots_of_who(who);
         if let Within::Tenant(tenant) = within {
             slots.retain(|slot| match &self.slots[*slot as usize].state {
-                State::Open(open) => {
-                    open.identity.as_ref().is_some_and(|one| one.tenant.as_deref() == tenant.as_deref())
-                }
+                State::Open(open) => open.identity.as_ref().is_some_and(|one| one.tenant() == tenant.as_deref()),
                 _ => false,
             });
         }
@@ -219,7 +217,7 @@ impl Shard {
     pub(super) fn slots_of_person(&self, person: &Person) -> Vec<u32> {
         let mut slots = self.people.of(&self.slots, |user| self.shared.registry.hash(user), &person.user);
         slots.retain(|slot| match &self.slots[*slot as usize].state {
-            State::Open(open) => open.identity.as_ref().is_some_and(|one| person.is(one.tenant.as_deref(), &one.id)),
+            State::Open(open) => open.identity.as_ref().is_some_and(|one| person.is(one.tenant(), one.id())),
             _ => false,
         });
         slots
@@ -227,7 +225,7 @@ impl Shard {
 
     fn slots_of_who(&self, who: &Who) -> Vec<u32> {
         let of_tenant = |open: &Open, tenant: &Option<Arc<str>>| {
-            let own = open.identity.as_ref().and_then(|one| one.tenant.as_deref());
+            let own = open.identity.as_ref().and_then(|one| one.tenant());
             tenant.as_deref().is_none_or(|tenant| own == Some(tenant))
         };
         match who {
@@ -235,14 +233,14 @@ impl Shard {
             Who::Connection(name) => self.slot_of_name(name).into_iter().collect(),
             Who::Session(id) => self.slots_where(|open| open.session() == Some(id)),
             Who::Role(role, tenant) => self.slots_where(|open| {
-                let holds = |one: &crate::auth::Identity| one.roles.iter().any(|own| **own == **role);
-                open.identity.as_deref().is_some_and(holds) && of_tenant(open, tenant)
+                let holds = |one: &crate::auth::Identity| one.roles().any(|own| *own == **role);
+                open.identity.as_ref().is_some_and(holds) && of_tenant(open, tenant)
             }),
             Who::Tenant(id) => {
-                self.slots_where(|open| open.identity.as_ref().is_some_and(|one| one.tenant.as_deref() == Some(id)))
+                self.slots_where(|open| open.identity.as_ref().is_some_and(|one| one.tenant() == Some(id)))
             }
             Who::Org(id, tenant) => self.slots_where(|open| {
-                open.identity.as_ref().is_some_and(|one| one.org.as_deref() == Some(id)) && of_tenant(open, tenant)
+                open.identity.as_ref().is_some_and(|one| one.org() == Some(id)) && of_tenant(open, tenant)
             }),
         }
     }
@@ -283,8 +281,8 @@ impl Shard {
         Some(ConnectionFacts {
             slot,
             connection: self.connection_name(self.handle_of(slot)),
-            user: open.identity.as_ref().map(|identity| identity.id.clone()),
-            tenant: open.identity.as_ref().and_then(|identity| identity.tenant.clone()),
+            user: open.identity.as_ref().map(|identity| identity.id().into()),
+            tenant: open.identity.as_ref().and_then(|identity| identity.tenant().map(Into::into)),
             ip: open.ip,
             since_ms: open.since_ms,
             pipes: subscribed.map(|local| local.global.name().into()).collect(),
@@ -302,13 +300,13 @@ impl Shard {
                 members.anonymous += 1;
                 continue;
             };
-            let place = *places.entry((identity.tenant.as_deref(), &*identity.id)).or_insert(members.people.len());
+            let place = *places.entry((identity.tenant(), identity.id())).or_insert(members.people.len());
             match members.people.get_mut(place) {
                 Some(member) => member.connections += 1,
                 None => members.people.push(Member {
-                    tenant: identity.tenant.clone(),
-                    user: identity.id.clone(),
-                    name: identity.name.clone(),
+                    tenant: identity.tenant().map(Into::into),
+                    user: identity.id().into(),
+                    name: identity.name().map(Into::into),
                     connections: 1,
                 }),
             }

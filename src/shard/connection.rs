@@ -14,7 +14,8 @@ use super::rare::{Origin, Rare};
 use super::rate::Bucket;
 use super::revocation::{Revocation, Taken, TokenFacts};
 use super::throttle::Throttle;
-use crate::auth::decision::{Decision, Identity, Rights};
+use crate::auth::decision::{Decision, Rights};
+use crate::auth::identity::Identity;
 use crate::bounds::HANDSHAKES_PENDING_PER_IP_MAX;
 use crate::protocol::codes::Code;
 use crate::protocol::frame::Reader;
@@ -105,7 +106,7 @@ pub(super) struct Authorizing {
 /// Identified and served.
 pub(super) struct Open {
     /// None: anonymous.
-    pub identity: Option<Box<Identity>>,
+    pub identity: Option<Identity>,
     pub explicit: Explicit,
     pub grants: Grants,
     pub seats: Seats,
@@ -207,8 +208,8 @@ impl Open {
     pub fn token_facts(&self) -> Option<TokenFacts<'_>> {
         let identity = self.identity.as_ref()?;
         Some(TokenFacts {
-            user: &identity.id,
-            tenant: identity.tenant.as_deref(),
+            user: identity.id(),
+            tenant: identity.tenant(),
             token_id: self.token_ids.as_ref().and_then(|ids| ids.token_id.as_deref()),
             session: self.session(),
             issued_at_ms: self.issued_at_ms,

@@ -287,8 +287,8 @@ impl Shard {
             return Err(Refusal { status: 401, ..Refusal::new(Code::Revoked, "This token was revoked") });
         }
         let Decision { identity, .. } = decision;
-        let tenant = identity.tenant.as_deref();
-        let seated = admitted.seats.identify(&settings.config.limits, settings.summed_over(), tenant, &identity.id);
+        let tenant = identity.tenant();
+        let seated = admitted.seats.identify(&settings.config.limits, settings.summed_over(), tenant, identity.id());
         seated.map_err(|code| self.too_many(now, peer, code))?;
         Ok(admitted)
     }
@@ -334,7 +334,7 @@ impl Shard {
             issued_at_ms: decision.as_ref().and_then(|decision| decision.issued_at_ms).unwrap_or(0),
             expires_at_ms: decision.as_ref().and_then(|decision| decision.expires_at_ms).unwrap_or(u64::MAX),
             token_ids: decision.as_ref().and_then(TokenIds::of),
-            identity: decision.map(|decision| Box::new(decision.identity)),
+            identity: decision.map(|decision| decision.identity),
             grants: Grants::default(),
             seats: admitted.seats,
             links: Links::default(),
@@ -387,7 +387,7 @@ impl Shard {
         let identity = open.identity.as_ref();
         let welcome = Welcome {
             connection: &name,
-            user: identity.map(|identity| (&*identity.id, identity.name.as_deref())),
+            user: identity.map(|identity| (identity.id(), identity.name())),
             expires_at_ms: (open.expires_at_ms != u64::MAX).then_some(open.expires_at_ms),
             ping_s: edge.ping_s,
             message_bytes: limits.message_bytes,

@@ -82,7 +82,7 @@ impl People {
 
 fn user_of(slots: &[Slot], slot: u32) -> Option<&str> {
     match &slots[slot as usize].state {
-        State::Open(open) => open.identity.as_ref().map(|identity| &*identity.id),
+        State::Open(open) => open.identity.as_ref().map(|identity| identity.id()),
         _ => None,
     }
 }

@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::{AHashMap, RandomState};
 
-use crate::auth::decision::Identity;
+use crate::auth::identity::Identity;
 use crate::bounds::{PRESENCE_LEASE_MS, PRESENCE_LOG_MAX};
 use crate::mesh::registry::Pipe;
 
@@ -432,7 +432,11 @@ impl Net {
 
 impl Member {
     fn of(identity: &Identity) -> Member {
-        Member { user: identity.id.clone(), tenant: identity.tenant.clone(), name: identity.name.clone() }
+        Member {
+            user: identity.id().into(),
+            tenant: identity.tenant().map(Into::into),
+            name: identity.name().map(Into::into),
+        }
     }
 
     fn who(&self) -> (&str, Option<&str>) {
@@ -463,6 +467,7 @@ impl Eq for Member {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::identity::Profile;
     use crate::mesh::registry::Registry;
     use proptest::prelude::*;
 
@@ -475,7 +480,7 @@ mod tests {
     }
 
     fn person(user: &str, tenant: Option<&str>) -> Identity {
-        Identity { id: user.into(), tenant: tenant.map(Into::into), ..Identity::default() }
+        Identity::new(&Profile { id: user, tenant, ..Profile::default() })
     }
 
     fn users(members: &[Arc<Member>]) -> Vec<&str> {

@@ -158,7 +158,7 @@ impl Shard {
         if payload.is_open() {
             return Ok(());
         }
-        let publisher = Publisher::Client(open.identity.as_deref());
+        let publisher = Publisher::Client(open.identity.as_ref());
         payload.check(data, publisher, Code::Schema).map_err(|invalid| {
             let refusal = Refusal { message: invalid.message.into(), ..Refusal::plain(invalid.code) };
             Blocked::Refused(Box::new(refusal), None)
@@ -175,7 +175,7 @@ impl Shard {
         }
         let global: Pipe = local.global.clone();
         let sender = match &self.slots[slot as usize].state {
-            State::Open(open) => open.identity.as_ref().map(|identity| &*identity.id),
+            State::Open(open) => open.identity.as_ref().map(|identity| identity.id()),
             _ => return,
         };
         let sender = sender.map_or(Sender::Anonymous, Sender::User);

@@ -14,7 +14,8 @@ use super::rare::{OwnLimits, Refreshed};
 use super::requests::Flow;
 use super::revocation::{Revocation, TokenFacts};
 use super::rights::{About, Denied};
-use crate::auth::decision::{Decision, Identity, Rights};
+use crate::auth::decision::{Decision, Rights};
+use crate::auth::identity::Identity;
 use crate::auth::token::TokenError;
 use crate::protocol::codes::{CloseCode, Code};
 use crate::protocol::encode;
@@ -98,8 +99,8 @@ impl Shard {
     /// use (C21).
     pub(super) fn take_over(&mut self, now: Now, slot: u32, id: Option<Id<'_>>, decision: Decision, source: Source) {
         let new = &decision.identity;
-        let same = |one: &Identity| (&one.id, &one.tenant, &one.org) == (&new.id, &new.tenant, &new.org);
-        if !self.open_mut(slot).is_some_and(|open| open.identity.as_deref().is_some_and(same)) {
+        let same = |one: &Identity| (one.id(), one.tenant(), one.org()) == (new.id(), new.tenant(), new.org());
+        if !self.open_mut(slot).is_some_and(|open| open.identity.as_ref().is_some_and(same)) {
             let reason = match source {
                 Source::Token { .. } => "the token is somebody else's",
                 Source::Webhook => "the refresh is somebody else's",
@@ -123,7 +124,7 @@ impl Shard {
         let revoked = self.revoked_for(now, &decision, &explicit);
         let limits = decision.limits.take().map(|narrowed| OwnLimits::new(&self.settings, narrowed));
         let Some(open) = self.open_mut(slot) else { return };
-        let renamed = open.identity.as_ref().is_some_and(|identity| identity.name != decision.identity.name);
+        let renamed = open.identity.as_ref().is_some_and(|identity| identity.name() != decision.identity.name());
         open.explicit = explicit;
         open.issued_at_ms = decision.issued_at_ms.unwrap_or(0);
         open.expires_at_ms = decision.expires_at_ms.unwrap_or(u64::MAX);
@@ -135,7 +136,7 @@ impl Shard {
             Source::Webhook => TokenIds::over(ids, open.token_ids.take()),
             Source::Token { .. } => ids,
         };
-        open.identity = Some(Box::new(decision.identity));
+        open.identity = Some(decision.identity);
         open.revoked = revoked;
         if limits.is_some() || open.rare.is_some() {
             open.rare_mut().limits = limits;
@@ -306,11 +307,11 @@ impl Shard {
         explicit: &Explicit,
     ) -> Option<Box<Vec<std::sync::Arc<Revocation>>>> {
         let identity = &decision.identity;
-        let mut entries = self.shared.revocations.of(identity.tenant.as_deref(), &identity.id, now.unix_ms);
+        let mut entries = self.shared.revocations.of(identity.tenant(), identity.id(), now.unix_ms);
         entries.retain(|one| {
             let ended = one.ends_by(decision.issued_at_ms.unwrap_or(0), |name| explicit.rights(name));
             // Of a revocation in every tenant this authorization frees its own connection, not the other tenants' (D14).
-            if ended && one.person.tenant.as_deref() == identity.tenant.as_deref() {
+            if ended && one.person.tenant.as_deref() == identity.tenant() {
                 self.outputs.push(super::output::Output::Reauthorized(one.clone()));
             }
             !ended

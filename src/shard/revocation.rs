@@ -150,8 +150,8 @@ impl<'a> TokenFacts<'a> {
     /// Of a decision.
     pub fn of(decision: &'a Decision) -> TokenFacts<'a> {
         TokenFacts {
-            user: &decision.identity.id,
-            tenant: decision.identity.tenant.as_deref(),
+            user: decision.identity.id(),
+            tenant: decision.identity.tenant(),
             token_id: decision.token_id.as_deref(),
             session: decision.session.as_deref(),
             issued_at_ms: decision.issued_at_ms.unwrap_or(0),

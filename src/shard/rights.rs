@@ -109,7 +109,7 @@ impl Shard {
         let rules = &*self.settings.config.rules;
         let found = rules.pipe(name);
         if let Some((_, definition, matched)) = &found {
-            judge::in_scope(definition, matched, open.identity.as_deref())?;
+            judge::in_scope(definition, matched, open.identity.as_ref())?;
         }
         if open.revocation_of(now.unix_ms, name).is_some() {
             return Err(Code::Revoked.into());
@@ -293,7 +293,7 @@ fn looks_or_denies(definition: &PipeRules) -> bool {
 fn case<'a>(open: &'a Open, surface: Surface, item: &'a str, about: About<'a>) -> Case<'a> {
     let About { event, args, to } = about;
     let ip: IpAddr = open.ip;
-    Case { surface, identity: open.identity.as_deref(), ip, item, event, args, to }
+    Case { surface, identity: open.identity.as_ref(), ip, item, event, args, to }
 }
 
 fn verdict(verdict: Verdict) -> Result<bool, Denied> {

@@ -109,7 +109,7 @@ impl Shard {
         let position = open.grants.unsubscribe(index);
         self.leave_list(slot, pipe, position);
         if let State::Open(open) = &self.slots[slot as usize].state {
-            self.attendance.leave(self.worker, &self.pipes, pipe, slot, open.identity.as_deref());
+            self.attendance.leave(self.worker, &self.pipes, pipe, slot, open.identity.as_ref());
         }
         true
     }

@@ -147,7 +147,7 @@ fn exercise(sample: &Sample) {
         let decision =
             pipeward::auth::answer::authorize(&answer, asked_ms).unwrap_or_else(|why| panic!("{why}: {answer}"));
         let decision = decision.expect("ann is known");
-        assert_eq!((&*decision.identity.id, decision.identity.tenant.as_deref()), ("ann", Some("acme")));
+        assert_eq!((decision.identity.id(), decision.identity.tenant()), ("ann", Some("acme")));
         assert_eq!((&*decision.grants[0].pipe, decision.session.as_deref()), ("user-ann", Some("s-1")));
         let hour = asked_ms + 3_600_000;
         assert!(decision.expires_at_ms.is_some_and(|at| at.abs_diff(hour) < 60_000), "{decision:?}");

@@ -102,7 +102,7 @@ fn a_token_finds_its_key() {
     let verifier = fetched();
     let ed = EncodingKey::from_ed_pem(ED25519_PRIVATE).unwrap();
     let rsa = EncodingKey::from_rsa_pem(RSA_PRIVATE).unwrap();
-    let verify = |token: &str| verifier.verify(token, NOW_MS).map(|decision| decision.identity.id);
+    let verify = |token: &str| verifier.verify(token, NOW_MS).map(|decision| decision.identity.id().to_owned());
     let named_ed = by(r#"{"alg":"EdDSA","kid":"ed"}"#, Algorithm::EdDSA, &ed);
     assert!(!verifier.is_ready());
     assert_eq!(verify(&named_ed), Err(TokenError::NoKeys));

@@ -11,7 +11,7 @@ fn every_algorithm_verifies_and_only_with_its_own_key() {
                 let verified = verifier.verify(&named(name, algorithm, key), NOW_MS);
                 let same = of == by || (1..=2).contains(&of) && (1..=2).contains(&by);
                 match verified {
-                    Ok(decision) => assert!(same && &*decision.identity.id == "ann"),
+                    Ok(decision) => assert!(same && decision.identity.id() == "ann"),
                     Err(error) => {
                         assert!(!same && error == TokenError::Algorithm, "{name}: {error}")
                     }

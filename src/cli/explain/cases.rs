@@ -4,7 +4,8 @@
 
 use std::net::IpAddr;
 
-use crate::auth::decision::{Decision, Identity};
+use crate::auth::decision::Decision;
+use crate::auth::identity::Identity;
 use crate::protocol::codes::Code;
 use crate::protocol::names::{Match, is_event_name, is_pipe_name};
 use crate::rules::Rules;
@@ -304,13 +305,14 @@ fn answers(assumed: Option<bool>) -> impl Fn(&Endpoint) -> Option<Answer> {
 /// The identity in a line.
 fn who(identity: Option<&Identity>) -> String {
     let Some(one) = identity else { return "anonymous".to_owned() };
-    let mut line = format!("user {}", one.id);
-    for (kind, value) in [("tenant", &one.tenant), ("org", &one.org), ("team", &one.team)] {
+    let mut line = format!("user {}", one.id());
+    for (kind, value) in [("tenant", one.tenant()), ("org", one.org()), ("team", one.team())] {
         if let Some(value) = value {
             line += &format!(", {kind} {value}");
         }
     }
-    for (kind, values) in [("roles", &*one.roles), ("features", one.features.as_deref().unwrap_or_default())] {
+    let features = one.features().map(Iterator::collect).unwrap_or_default();
+    for (kind, values) in [("roles", one.roles().collect::<Vec<_>>()), ("features", features)] {
         if !values.is_empty() {
             line += &format!(", {kind} {}", values.join(" "));
         }

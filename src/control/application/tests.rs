@@ -60,7 +60,7 @@ fn a_call_is_a_signed_post_of_json() {
     let answers = reply(200, ADA);
     let one = application(Some((answers.endpoint("/authorize?of=us", 1_000), 2)));
     let decision = wait(one.authorize(upgrade([10, 0, 0, 1]))).expect("allowed");
-    assert_eq!((&*decision.identity.id, decision.grants.len()), ("ada", 1));
+    assert_eq!((decision.identity.id(), decision.grants.len()), ("ada", 1));
     assert_eq!(decision.issued_at_ms, Some(1_700_000_000_000)); // D10
     let call = &answers.seen()[0];
     assert!(call.head.starts_with("POST /authorize?of=us HTTP/1.1\r\n"), "{}", call.head);

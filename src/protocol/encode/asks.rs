@@ -8,7 +8,7 @@
 //! Source: PROTOCOL.md §1 and §5, rulings A11, B17.
 
 use super::{number, raw, string};
-use crate::auth::decision::Identity;
+use crate::auth::identity::Identity;
 use crate::shard::call::Asker;
 
 /// What a rule is asked about; what does not concern the surface is empty or `None`.
@@ -133,17 +133,17 @@ fn user_of(out: &mut Vec<u8>, identity: Option<&Identity>) {
         raw(out, "null");
         return;
     };
-    text(out, r#"{"id":"#, Some(&identity.id));
-    text(out, r#","name":"#, identity.name.as_deref());
-    text(out, r#","role":"#, identity.role.as_deref());
-    list(out, r#","roles":"#, &identity.roles);
-    text(out, r#","team":"#, identity.team.as_deref());
-    text(out, r#","tenant":"#, identity.tenant.as_deref());
-    text(out, r#","org":"#, identity.org.as_deref());
-    if let Some(features) = &identity.features {
+    text(out, r#"{"id":"#, Some(identity.id()));
+    text(out, r#","name":"#, identity.name());
+    text(out, r#","role":"#, identity.role());
+    list(out, r#","roles":"#, identity.roles());
+    text(out, r#","team":"#, identity.team());
+    text(out, r#","tenant":"#, identity.tenant());
+    text(out, r#","org":"#, identity.org());
+    if let Some(features) = identity.features() {
         list(out, r#","features":"#, features);
     }
-    if let Some(info) = &identity.info {
+    if let Some(info) = identity.info() {
         raw(out, r#","info":"#);
         raw(out, info);
     }
@@ -158,7 +158,7 @@ fn text(out: &mut Vec<u8>, before: &str, value: Option<&str>) {
     }
 }
 
-fn list(out: &mut Vec<u8>, before: &str, values: &[Box<str>]) {
+fn list<'t>(out: &mut Vec<u8>, before: &str, values: impl Iterator<Item = &'t str>) {
     raw(out, before);
     let mut separator = "[";
     for value in values {
@@ -190,18 +190,19 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::auth::identity::Profile;
 
     fn ann() -> Identity {
-        Identity {
-            id: "ann".into(),
-            name: Some("A\"nn".into()),
-            role: Some("admin".into()),
-            roles: ["admin".into(), "member".into()].into(),
-            tenant: Some("acme".into()),
-            features: Some(["chat".into()].into()),
-            info: Some(r#"{"n":12345678901234567890123}"#.into()),
-            ..Identity::default()
-        }
+        Identity::new(&Profile {
+            id: "ann",
+            name: Some("A\"nn"),
+            role: Some("admin"),
+            roles: vec!["admin", "member"],
+            tenant: Some("acme"),
+            features: Some(vec!["chat"]),
+            info: Some(r#"{"n":12345678901234567890123}"#),
+            ..Profile::default()
+        })
     }
 
     fn asker(identity: Option<&Identity>) -> Asker<'_> {
@@ -302,7 +303,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_comes_in_is_one_object(name in ".{0,12}", value in ".{0,12}") {
-            let identity = Identity { id: name.as_str().into(), name: Some(value.as_str().into()), ..Identity::default() };
+            let identity = Identity::new(&Profile { id: &name, name: Some(&value), ..Profile::default() });
             let asker = Asker { identity: Some(&identity), connection: &name, ip: IpAddr::from([1; 16]), delivery: &value };
             let headers = [(name.as_str().into(), value.as_str().into())];
             let case = Case {

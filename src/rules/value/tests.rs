@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::auth::identity::Profile;
 
 #[test]
 fn numbers_keep_what_they_are() {
@@ -101,22 +102,22 @@ fn text_survives() {
 #[test]
 fn absent_stays_absent() {
     // B20, B21
-    let bare = Identity { id: "u1".into(), ..Identity::default() };
-    assert_eq!(to_json(&user(Some(&bare))), r#"{"id":"u1","roles":[]}"#);
-    let without = Identity { features: Some([].into()), ..bare };
+    let bare = Profile { id: "u1", ..Profile::default() };
+    assert_eq!(to_json(&user(Some(&Identity::new(&bare)))), r#"{"id":"u1","roles":[]}"#);
+    let without = Identity::new(&Profile { features: Some(vec![]), ..bare });
     assert_eq!(to_json(&user(Some(&without))), r#"{"features":[],"id":"u1","roles":[]}"#);
     assert_eq!(to_json(&user(None)), "{}");
-    let whole = Identity {
-        id: "u1".into(),
-        name: Some("Ada".into()),
-        role: Some("a".into()),
-        roles: ["a".into(), "b".into()].into(),
-        team: Some("red".into()),
-        tenant: Some("t".into()),
-        org: Some("o".into()),
-        features: Some(["chat".into()].into()),
-        info: Some(r#"{"x":1}"#.into()),
-    };
+    let whole = Identity::new(&Profile {
+        id: "u1",
+        name: Some("Ada"),
+        role: Some("a"),
+        roles: vec!["a", "b"],
+        team: Some("red"),
+        tenant: Some("t"),
+        org: Some("o"),
+        features: Some(vec!["chat"]),
+        info: Some(r#"{"x":1}"#),
+    });
     assert_eq!(
         to_json(&user(Some(&whole))),
         r#"{"features":["chat"],"id":"u1","info":{"x":1},"name":"Ada","org":"o","role":"a","roles":["a","b"],"team":"red","tenant":"t"}"#
@@ -125,11 +126,11 @@ fn absent_stays_absent() {
 
 #[test]
 fn an_info_that_cannot_be_read_is_not_absent() {
-    let odd = Identity {
-        id: "u1".into(),
-        info: Some(r#"{"suspended":true,"suspended":true}"#.into()),
-        ..Identity::default()
-    };
+    let odd = Identity::new(&Profile {
+        id: "u1",
+        info: Some(r#"{"suspended":true,"suspended":true}"#),
+        ..Profile::default()
+    });
     let Value::Map(fields) = user(Some(&odd)) else {
         panic!("no map");
     };
