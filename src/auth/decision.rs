@@ -21,6 +21,18 @@ impl Rights {
     pub const PUBLISH: Rights = Rights(2);
     /// May see who else is there.
     pub const PRESENCE: Rights = Rights(4);
+    /// All three.
+    pub const ALL: Rights = Rights(7);
+
+    /// The set as three bits.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set of these bits; others are ignored.
+    pub const fn from_bits(bits: u8) -> Rights {
+        Rights(bits & Rights::ALL.0)
+    }
 
     /// Whether every right of `other` is in this set.
     pub fn contains(self, other: Rights) -> bool {

@@ -1,13 +1,15 @@
 //! The grant table of one connection: what it may do on which pipe, one bit test away.
 //!
 //! What authorize granted is kept as it came, packed ([`Explicit`]). The first message that names a pipe *resolves* it:
-//! the pipe gets the next index of the table, and three bits say what is allowed, a fourth that it is subscribed. Every
-//! later message costs: name → pipe (one hash look-up), pipe → index, one bit. The first 64 entries lie in the table
-//! itself, more in blocks of 64. A denial is never remembered, so that refusals cannot fill memory (INVARIANTS 21).
+//! the pipe gets the next index of the table, and three bits of its entry say what is allowed, a fourth that it is
+//! subscribed. Every later message costs: name → pipe (one hash look-up), pipe → index, one bit. An entry is eight bytes,
+//! the first two lie in the table itself. A denial is never remembered, so that refusals cannot fill memory (INVARIANTS
+//! 21).
 //!
 //! Which grant counts (F3): the exact name decides alone; among patterns the union.
 
 use ahash::AHashMap;
+use smallvec::SmallVec;
 
 use super::pipes::PipeId;
 use crate::auth::decision::{Grant, Rights};
@@ -26,10 +28,7 @@ impl Explicit {
         let mut packed = Vec::with_capacity(grants.iter().map(|grant| 2 + grant.pipe.len()).sum());
         for grant in grants {
             let Ok(length) = u8::try_from(grant.pipe.len()) else { continue };
-            let mut head = 0;
-            for (bit, right) in RIGHTS.iter().enumerate() {
-                head |= u8::from(grant.rights.contains(*right)) << bit;
-            }
+            let mut head = grant.rights.bits();
             if grant.pipe.contains('*') {
                 head |= PATTERN;
             }
@@ -69,22 +68,8 @@ impl Explicit {
     }
 }
 
-const RIGHTS: [Rights; 3] = [Rights::SUBSCRIBE, Rights::PUBLISH, Rights::PRESENCE];
-
 fn rights_of(head: u8) -> Rights {
-    RIGHTS.iter().enumerate().fold(
-        Rights::NONE,
-        |rights, (bit, right)| {
-            if head & (1 << bit) == 0 { rights } else { rights.union(*right) }
-        },
-    )
-}
-
-/// One word of 64 grants for each right, and one for "is subscribed".
-#[derive(Clone, Copy, Debug, Default)]
-struct Words {
-    rights: [u64; 3],
-    subscribed: u64,
+    Rights::from_bits(head & !PATTERN)
 }
 
 /// An index of the table.
@@ -93,20 +78,54 @@ pub type GrantIndex = usize;
 /// The resolved grants of one connection.
 #[derive(Debug, Default)]
 pub struct Grants {
-    entries: Vec<Entry>,
-    first: Words,
-    #[expect(clippy::box_collection, reason = "eight bytes in every connection for what few ever need")]
-    more: Option<Box<Vec<Words>>>,
+    entries: SmallVec<[Entry; 2]>,
     by_pipe: Option<Box<AHashMap<PipeId, u32>>>,
     subscriptions: u32,
     forget_next: u32,
 }
 
+/// What is decided for one pipe.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     pipe: PipeId,
-    /// Where the connection stands in the pipe's list, while it is subscribed.
-    position: u32,
+    /// One bit for each right, one for "is subscribed", and below them where the connection stands in the pipe's list while
+    /// it is subscribed.
+    bits: u32,
+}
+
+const SUBSCRIBED: u32 = 1 << 31;
+const POSITION_BITS: u32 = 28;
+/// A worker would need more than 200 million connections to come to it.
+const POSITION_MAX: u32 = (1 << POSITION_BITS) - 1;
+
+/// Bits of an entry, for these rights.
+#[inline]
+const fn bits_of(rights: Rights) -> u32 {
+    (rights.bits() as u32) << POSITION_BITS
+}
+const _: () = assert!(bits_of(Rights::ALL) & (SUBSCRIBED | POSITION_MAX) == 0);
+
+impl Entry {
+    fn new(pipe: PipeId, rights: Rights) -> Entry {
+        Entry { pipe, bits: bits_of(rights) }
+    }
+
+    fn is_subscribed(self) -> bool {
+        self.bits & SUBSCRIBED != 0
+    }
+
+    fn position(self) -> u32 {
+        self.bits & POSITION_MAX
+    }
+
+    fn set_position(&mut self, position: u32) {
+        debug_assert!(position <= POSITION_MAX);
+        self.bits = self.bits & !POSITION_MAX | position & POSITION_MAX;
+    }
+
+    fn set_rights(&mut self, rights: Rights) {
+        self.bits = self.bits & !bits_of(Rights::ALL) | bits_of(rights);
+    }
 }
 
 /// Above this many entries the table keeps a map from pipe to index instead of looking through the entries.
@@ -122,21 +141,21 @@ impl Grants {
         }
     }
 
-    /// Whether the right is granted there.
+    /// Whether the right is granted there; of several, all of them. No right at all is not granted.
     #[inline]
     pub fn may(&self, index: GrantIndex, right: Rights) -> bool {
-        let words = self.words(index / 64);
-        RIGHTS.iter().enumerate().any(|(bit, one)| *one == right && words.rights[bit] >> (index % 64) & 1 == 1)
+        let wanted = bits_of(right);
+        wanted != 0 && self.entries[index].bits & wanted == wanted
     }
 
     /// All rights that are granted there.
     pub fn rights(&self, index: GrantIndex) -> Rights {
-        RIGHTS.iter().fold(Rights::NONE, |all, one| all.union(Rights::when(self.may(index, *one), *one)))
+        Rights::from_bits((self.entries[index].bits >> POSITION_BITS) as u8)
     }
 
     /// Whether the connection is subscribed there.
     pub fn is_subscribed(&self, index: GrantIndex) -> bool {
-        self.words(index / 64).subscribed >> (index % 64) & 1 == 1
+        self.entries[index].is_subscribed()
     }
 
     /// How many pipes the connection is subscribed to.
@@ -150,7 +169,7 @@ impl Grants {
         let unsubscribed = self.entries.len() - self.subscriptions as usize;
         let (index, forgotten) = match self.oldest_unsubscribed(unsubscribed) {
             Some(index) => {
-                let old = std::mem::replace(&mut self.entries[index], Entry { pipe, position: 0 });
+                let old = std::mem::replace(&mut self.entries[index], Entry::new(pipe, rights));
                 if let Some(map) = &mut self.by_pipe {
                     map.remove(&old.pipe);
                 }
@@ -158,35 +177,26 @@ impl Grants {
             }
             None => {
                 self.entries.reserve_exact(if self.entries.len() < 4 { 1 } else { self.entries.len() / 2 });
-                self.entries.push(Entry { pipe, position: 0 });
+                self.entries.push(Entry::new(pipe, rights));
                 (self.entries.len() - 1, None)
             }
         };
         self.note(pipe, index);
-        self.write_rights(index, rights);
         (index, forgotten)
-    }
-
-    fn write_rights(&mut self, index: GrantIndex, rights: Rights) {
-        let words = self.words_mut(index / 64);
-        for (bit, right) in RIGHTS.iter().enumerate() {
-            words.rights[bit] &= !(1 << (index % 64));
-            words.rights[bit] |= u64::from(rights.contains(*right)) << (index % 64);
-        }
     }
 
     /// Marks the pipe as subscribed; `position` is the connection's place in the pipe's list.
     pub fn subscribe(&mut self, index: GrantIndex, position: u32) {
-        self.words_mut(index / 64).subscribed |= 1 << (index % 64);
-        self.entries[index].position = position;
+        self.entries[index].bits |= SUBSCRIBED;
+        self.entries[index].set_position(position);
         self.subscriptions += 1;
     }
 
     /// Takes the mark off and returns the place.
     pub fn unsubscribe(&mut self, index: GrantIndex) -> u32 {
-        self.words_mut(index / 64).subscribed &= !(1 << (index % 64));
+        self.entries[index].bits &= !SUBSCRIBED;
         self.subscriptions -= 1;
-        self.entries[index].position
+        self.entries[index].position()
     }
 
     /// After an unsubscribe: the pipe to forget, where more are remembered than may be.
@@ -207,31 +217,19 @@ impl Grants {
             map.remove(&removed.pipe);
         }
         if index != last {
-            let moved = self.words(last / 64);
-            let copy = |to: &mut u64, from: u64| {
-                *to = *to & !(1 << (index % 64)) | (from >> (last % 64) & 1) << (index % 64);
-            };
-            let words = self.words_mut(index / 64);
-            for bit in 0..RIGHTS.len() {
-                copy(&mut words.rights[bit], moved.rights[bit]);
-            }
-            copy(&mut words.subscribed, moved.subscribed);
             self.note(self.entries[index].pipe, index);
         }
-        let words = self.words_mut(last / 64);
-        words.rights.iter_mut().for_each(|right| *right &= !(1 << (last % 64)));
-        words.subscribed &= !(1 << (last % 64));
     }
 
     /// The connection's place in the list of a pipe that it is subscribed to.
     pub fn position(&self, index: GrantIndex) -> u32 {
-        self.entries[index].position
+        self.entries[index].position()
     }
 
     /// The connection was moved to another place in the pipe's list.
     pub fn moved(&mut self, pipe: PipeId, position: u32) {
         if let Some(index) = self.index_of(pipe) {
-            self.entries[index].position = position;
+            self.entries[index].set_position(position);
         }
     }
 
@@ -242,7 +240,7 @@ impl Grants {
 
     /// The pipes it is subscribed to.
     pub fn subscribed(&self) -> impl Iterator<Item = PipeId> {
-        (0..self.entries.len()).filter(|index| self.is_subscribed(*index)).map(|index| self.entries[index].pipe)
+        self.entries.iter().filter(|entry| entry.is_subscribed()).map(|entry| entry.pipe)
     }
 
     /// Whether it is subscribed to this pipe.
@@ -253,14 +251,14 @@ impl Grants {
     /// Replaces what was decided for a resolved pipe.
     pub fn set_rights(&mut self, pipe: PipeId, rights: Rights) {
         if let Some(index) = self.index_of(pipe) {
-            self.write_rights(index, rights);
+            self.entries[index].set_rights(rights);
         }
     }
 
     /// Allows one right more for a resolved pipe.
     pub fn allow(&mut self, pipe: PipeId, right: Rights) {
         if let Some(index) = self.index_of(pipe) {
-            self.write_rights(index, self.rights(index).union(right));
+            self.entries[index].bits |= bits_of(right);
         }
     }
 
@@ -273,31 +271,8 @@ impl Grants {
 
     /// All resolved pipes, with the place where subscribed. Empties the table.
     pub fn take_all(&mut self) -> Vec<(PipeId, Option<u32>)> {
-        let all = (0..self.entries.len())
-            .map(|index| (self.entries[index].pipe, self.is_subscribed(index).then_some(self.entries[index].position)))
-            .collect();
-        *self = Grants::default();
-        all
-    }
-
-    fn words(&self, block: usize) -> Words {
-        match block.checked_sub(1) {
-            None => self.first,
-            Some(block) => self.more.as_ref().and_then(|more| more.get(block)).copied().unwrap_or_default(),
-        }
-    }
-
-    fn words_mut(&mut self, block: usize) -> &mut Words {
-        match block.checked_sub(1) {
-            None => &mut self.first,
-            Some(block) => {
-                let more = self.more.get_or_insert_default();
-                if more.len() <= block {
-                    more.resize(block + 1, Words::default());
-                }
-                &mut more[block]
-            }
-        }
+        let all = std::mem::take(self).entries.into_iter();
+        all.map(|entry| (entry.pipe, entry.is_subscribed().then_some(entry.position()))).collect()
     }
 
     fn note(&mut self, pipe: PipeId, index: GrantIndex) {
@@ -383,6 +358,7 @@ mod tests {
         let (index, forgotten) = grants.resolve(PipeId(1_000), Rights::NONE);
         assert_eq!(forgotten, Some(PipeId(1)), "the oldest goes");
         assert!(!grants.may(index, Rights::PUBLISH), "its rights do not pass to the next");
+        assert!(!grants.may(kept, Rights::NONE) && !grants.may(kept, Rights::ALL), "deny by default");
         assert_eq!(grants.index_of(PipeId(1)), None);
         assert_eq!(grants.index_of(PipeId(0)), Some(kept), "a subscription is never forgotten");
     }
