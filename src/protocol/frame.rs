@@ -126,6 +126,11 @@ impl Reader {
         }
     }
 
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Memory held for what is unfinished, in bytes.
     pub fn kept_bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |assembly| size_of::<Assembly>() + assembly.capacity())

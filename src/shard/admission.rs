@@ -95,7 +95,8 @@ pub struct Summed {
 #[derive(Default)]
 pub struct Seats {
     admission: Option<Arc<Admission>>,
-    held: [Option<Arc<Subject>>; 3],
+    /// None while no cap and no summed rate concerns it.
+    held: Option<Box<[Option<Arc<Subject>>; 3]>>,
 }
 
 const ADDRESS: usize = 0;
@@ -147,7 +148,7 @@ impl Admission {
         if !count_up(&self.connections, limits.connections) {
             return Err(Code::TooManyConnections);
         }
-        let mut seats = Seats { admission: Some(self.clone()), held: [None, None, None] };
+        let mut seats = Seats { admission: Some(self.clone()), held: None };
         seats.sit(ADDRESS, limits.connections_per_ip, || SubjectKey::Address(address), false)?;
         Ok(seats)
     }
@@ -213,12 +214,16 @@ impl Seats {
 
     /// The tenant's record, where a cap or a summed rate is configured for tenants.
     pub fn tenant(&self) -> Option<&Subject> {
-        self.held[TENANT].as_deref()
+        self.holds(TENANT)
     }
 
     /// The person's record, where a cap or a summed rate is configured for persons.
     pub fn person(&self) -> Option<&Subject> {
-        self.held[PERSON].as_deref()
+        self.holds(PERSON)
+    }
+
+    fn holds(&self, place: usize) -> Option<&Subject> {
+        self.held.as_ref()?[place].as_deref()
     }
 
     fn sit(&mut self, place: usize, limit: u32, key: impl FnOnce() -> SubjectKey, rates: bool) -> Result<(), Code> {
@@ -228,7 +233,7 @@ impl Seats {
         }
         let subject = admission.fetch(key(), rates);
         if count_up(&subject.connections, limit) {
-            self.held[place] = Some(subject);
+            self.held.get_or_insert_default()[place] = Some(subject);
             Ok(())
         } else {
             admission.let_go(subject);
@@ -240,7 +245,7 @@ impl Seats {
 impl Drop for Seats {
     fn drop(&mut self) {
         let Some(admission) = self.admission.take() else { return };
-        for subject in self.held.iter_mut().filter_map(Option::take) {
+        for subject in self.held.take().into_iter().flat_map(|held| *held).flatten() {
             subject.connections.fetch_sub(1, Relaxed);
             admission.let_go(subject);
         }
@@ -341,8 +346,7 @@ mod tests {
                     while let Ok(seats) = shared.enter(&limits, address(1)) {
                         kept.push(seats);
                     }
-                    let seated =
-                        kept.first().and_then(|seats| seats.held[ADDRESS].as_ref().map(|one| one.connections()));
+                    let seated = kept.first().and_then(|seats| seats.holds(ADDRESS)).map(Subject::connections);
                     assert!(seated.is_none_or(|seated| seated <= 50));
                 });
             }

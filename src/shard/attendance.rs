@@ -300,7 +300,7 @@ impl Shard {
                 continue;
             }
             self.run_waiting(now, handle.slot, Some(Until::Attendance));
-            let held = self.open_mut(handle.slot).and_then(|open| open.held.as_ref());
+            let held = self.open_mut(handle.slot).and_then(|open| open.held());
             if held.is_some_and(|held| held.until == Until::Attendance) {
                 self.resume(now, handle.slot);
             }

@@ -62,7 +62,7 @@ impl Shard {
         self.counters.rule_faults += u64::from(fault.is_some());
         self.tell_denials(now, slot);
         let Some(open) = self.open_mut(slot) else { return };
-        let denials = &mut open.denials.get_or_insert_default().0;
+        let denials = &mut open.burden_mut().denials;
         if let Some(same) = denials.iter_mut().find(|one| one.code == code && one.fault.as_deref() == fault) {
             same.count += 1;
             return;
@@ -90,20 +90,16 @@ impl Shard {
 
     /// Hands gathered denials to the audit, if their second is over.
     pub(super) fn tell_denials(&mut self, now: Now, slot: u32) {
-        let Some(Some(denials)) = self.open_mut(slot).map(|open| &mut open.denials) else { return };
-        let due: Vec<Denied> = denials.0.extract_if(.., |one| now.ms() >= one.since_ms + GATHER_MS).collect();
-        if denials.0.is_empty()
-            && let Some(open) = self.open_mut(slot)
-        {
-            open.denials = None;
-        }
+        let Some(burden) = self.open_mut(slot).and_then(|open| open.burden.as_mut()) else { return };
+        let due: Vec<Denied> = burden.denials.extract_if(.., |one| now.ms() >= one.since_ms + GATHER_MS).collect();
         due.into_iter().for_each(|one| self.tell_denied(slot, one));
     }
 
     /// The same whenever it is: the connection ends.
     pub(super) fn tell_denials_at_once(&mut self, slot: u32) {
-        let Some(denials) = self.open_mut(slot).and_then(|open| open.denials.take()) else { return };
-        denials.0.into_iter().for_each(|one| self.tell_denied(slot, one));
+        let Some(burden) = self.open_mut(slot).and_then(|open| open.burden.as_mut()) else { return };
+        let denials = std::mem::take(&mut burden.denials);
+        denials.into_iter().for_each(|one| self.tell_denied(slot, one));
     }
 
     fn tell_denied(&mut self, slot: u32, denied: Denied) {

@@ -5,6 +5,7 @@
 //! in the end counts for the next one: a refused message takes nothing.
 
 use super::Shard;
+use super::burden::Burden;
 use super::connection::{Open, State, Until};
 use super::input::Now;
 use super::rate::{Pace, SharedBucket};
@@ -18,7 +19,9 @@ use crate::protocol::message::Id;
 impl Shard {
     /// The bytes of a message that were not charged while it was incomplete.
     pub(super) fn uncharged_bytes(&mut self, slot: u32, bytes: usize) -> usize {
-        self.open_mut(slot).map_or(bytes, |open| bytes.saturating_sub(open.charged_bytes as usize))
+        self.open_mut(slot).map_or(bytes, |open| {
+            bytes.saturating_sub(open.burden.as_ref().map_or(0, |burden| burden.charged_bytes) as usize)
+        })
     }
 
     /// Counts a control frame, which was served already, against the rates of messages and bytes.
@@ -43,7 +46,7 @@ impl Shard {
         let Some(open) = self.open_mut(slot) else { return };
         for (kind, cost) in costs(None, bytes) {
             if let Some(pace) = paces(&settings, open).of(kind) {
-                open.buckets[kind as usize].owe(pace, now.mono_ns, cost);
+                open.bucket_mut(kind).owe(pace, now.mono_ns, cost);
             }
         }
     }
@@ -52,8 +55,9 @@ impl Shard {
     /// without end are not free. No bytes: what was held for them goes on.
     pub(super) fn charge_unfinished(&mut self, now: Now, slot: u32, bytes: usize) -> Flow {
         let Some(open) = self.open_mut(slot) else { return Flow::Closed };
-        open.unfinished_bytes = open.unfinished_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
-        let due = open.unfinished_bytes.saturating_sub(open.charged_bytes);
+        let burden = open.burden_mut();
+        burden.unfinished_bytes = burden.unfinished_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let due = burden.unfinished_bytes.saturating_sub(burden.charged_bytes);
         if due == 0 {
             return Flow::Next;
         }
@@ -62,7 +66,7 @@ impl Shard {
         match excess {
             None => {
                 if let Some(open) = self.open_mut(slot) {
-                    open.charged_bytes += due;
+                    open.burden_mut().charged_bytes += due;
                 }
                 Flow::Next
             }
@@ -73,8 +77,8 @@ impl Shard {
     }
 
     fn reads_on(&mut self, slot: u32) -> bool {
-        let Some(open) = self.open_mut(slot) else { return false };
-        open.throttle.as_ref().is_some_and(|throttle| open.unfinished_bytes <= throttle.read_on_bytes)
+        let Some(burden) = self.open_mut(slot).and_then(|open| open.burden.as_ref()) else { return false };
+        burden.throttle.as_ref().is_some_and(|throttle| burden.unfinished_bytes <= throttle.read_on_bytes)
     }
 
     /// The rate that this message is over, if any: the one that it would have to wait longest for. Takes nothing.
@@ -94,7 +98,7 @@ impl Shard {
         };
         for (kind, cost) in costs {
             if let Some(pace) = own.of(kind) {
-                let wait_ns = open.buckets[kind as usize].wait_ns(pace, now.mono_ns, cost);
+                let wait_ns = open.bucket(kind).wait_ns(pace, now.mono_ns, cost);
                 consider(Excess { wait_ns, refill_ns: pace.refill_ns(cost), share: None });
             }
             if settings.sums {
@@ -111,8 +115,9 @@ impl Shard {
     pub(super) fn take(&mut self, now: Now, slot: u32, kind: Option<Kind>, bytes: usize) -> Option<Excess> {
         let excess = self.take_costs(now, slot, costs(kind, bytes));
         if excess.is_none() {
-            if let Some(open) = self.open_mut(slot) {
-                self.counters.message_bytes_in += u64::from(std::mem::take(&mut open.charged_bytes));
+            if let Some(burden) = self.open_mut(slot).and_then(|open| open.burden.as_mut()) {
+                let charged_bytes = std::mem::take(&mut burden.charged_bytes);
+                self.counters.message_bytes_in += u64::from(charged_bytes);
             }
             self.count_in(bytes);
         }
@@ -143,14 +148,14 @@ impl Shard {
         }
         for (kind, cost) in costs {
             if let Some(pace) = paces(settings, open).of(kind) {
-                open.buckets[kind as usize].take(pace, now.mono_ns, cost);
+                open.bucket_mut(kind).take(pace, now.mono_ns, cost);
             }
-            if open.throttle.is_none() || !settings.sums {
+            if !settings.sums || open.burden.as_ref().is_none_or(|burden| burden.throttle.is_none()) {
                 continue;
             }
             // What it gets through counts towards its share, like what it is refused.
             let share = sums(settings, open, kind, cost).next().map(|(.., share)| share);
-            if let (Some(throttle), Some(share)) = (&mut open.throttle, share) {
+            if let (Some(throttle), Some(share)) = (&mut open.burden_mut().throttle, share) {
                 throttle.charge(now.mono_ns, share);
             }
         }
@@ -200,7 +205,8 @@ impl Shard {
                 }
                 // As much as a message may have: more comes of fragments that are empty.
                 let message_bytes = self.settings.config.limits.message_bytes;
-                if let Some(Open { throttle: Some(throttle), unfinished_bytes, .. }) = self.open_mut(slot) {
+                let burden = self.open_mut(slot).and_then(|open| open.burden.as_deref_mut());
+                if let Some(Burden { throttle: Some(throttle), unfinished_bytes, .. }) = burden {
                     throttle.read_on_bytes = unfinished_bytes.saturating_add(message_bytes);
                 }
                 until
@@ -214,7 +220,7 @@ impl Shard {
     fn slow_down(&mut self, now: Now, slot: u32, excess: Excess) -> Slowed {
         let throttle_s = self.settings.config.limits.throttle_s;
         let Some(open) = self.open_mut(slot) else { return Slowed::Closed };
-        match open.throttle.get_or_insert_default().judge(now.mono_ns, excess, throttle_s) {
+        match open.burden_mut().throttle.get_or_insert_default().judge(now.mono_ns, excess, throttle_s) {
             Verdict::Hold(until_ns) => {
                 self.counters.slowed += 1;
                 Slowed::Held(Until::Time(until_ns))

@@ -6,11 +6,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::Shard;
 use super::connection::{Closing, Open, State};
 use super::input::Now;
 use super::outbox::Frame;
 use super::output::Output;
-use super::{Shard, connection};
 use crate::bounds::CLOSE_WAIT_MS;
 use crate::protocol::codes::CloseCode;
 use crate::protocol::frame::{self, Item, Reader};
@@ -60,7 +60,7 @@ impl Shard {
         self.leave_people(slot);
         let State::Open(open) = std::mem::replace(&mut self.slots[slot as usize].state, State::Vacant) else { return };
         self.counters.close(counted);
-        let paused = open.held.is_some();
+        let paused = open.held().is_some();
         let reader = self.give_back(slot, *open);
         let outbox = &mut self.outboxes[slot as usize];
         if at_once {
@@ -69,7 +69,8 @@ impl Shard {
         let payload = payload.map_or_else(Vec::new, |(code, reason)| frame::close_payload(code, reason));
         let mut bytes = Vec::new();
         frame::append_server_frame(&mut bytes, frame::opcode::CLOSE, &payload);
-        outbox.push_last(Frame::other(bytes, &self.gatherer.meter));
+        let last = Frame::other(bytes, &self.gatherer.meter);
+        outbox.push_last(last, &mut self.gatherer);
         let deadline_ms = now.ms() + CLOSE_WAIT_MS;
         let closing = Closing { deadline_ms, reader: Some(reader), peer_done, peer_ended: false, finished: false };
         self.slots[slot as usize].state = State::Closing(Box::new(closing));
@@ -95,7 +96,8 @@ impl Shard {
         let deadline_ms = now.ms() + CLOSE_WAIT_MS;
         let closing = Closing { deadline_ms, reader: None, peer_done: true, peer_ended: false, finished: false };
         self.slots[slot as usize].state = State::Closing(Box::new(closing));
-        self.outboxes[slot as usize].push_last(Frame::other(answer, &self.gatherer.meter));
+        let last = Frame::other(answer, &self.gatherer.meter);
+        self.outboxes[slot as usize].push_last(last, &mut self.gatherer);
         self.mark_dirty(slot);
         self.wake_at(slot, deadline_ms);
     }
@@ -174,7 +176,10 @@ impl Shard {
         entry.wake = Default::default();
         let outbox = &mut self.outboxes[slot as usize];
         outbox.clear(&mut self.gatherer);
-        outbox.sent();
+        outbox.sent(&mut self.gatherer);
+        if let Some(leave_at_ms) = self.leave_at_ms.get_mut(slot as usize) {
+            *leave_at_ms = u64::MAX;
+        }
         self.free.push(slot);
         self.shared.loads[self.worker].fetch_sub(1, Relaxed);
         self.outputs.push(Output::Close { connection, reset });
@@ -190,7 +195,7 @@ impl Shard {
     fn give_back(&mut self, slot: u32, mut open: Open) -> Reader {
         self.open -= 1;
         self.attendance.disclaim(&self.pipes, slot);
-        self.assembly_bytes -= open.reader.kept_bytes() + open.held.as_ref().map_or(0, |held| held.bytes());
+        self.assembly_bytes -= open.input_bytes();
         if let Some(rare) = &open.rare {
             self.assembly_bytes -= rare.bytes();
             let again = rare.waiting.iter().filter(|one| one.is_decided_again());
@@ -204,8 +209,7 @@ impl Shard {
             self.pipes.release(pipe);
         }
         // The seats go with `open`, here and nowhere else.
-        let connection::Open { reader, .. } = open;
-        reader
+        open.take_reader()
     }
 
     /// Closes those that could not take one more delivery.

@@ -92,7 +92,7 @@ impl Shard {
     /// Takes what is revoked from one connection: grants, subscriptions, what waits to be sent; then tells it (D1, D3).
     fn revoke_one(&mut self, slot: u32, revocation: &Arc<Revocation>) {
         let Some(open) = self.open_mut(slot) else { return };
-        let entries = open.revoked.get_or_insert_default();
+        let entries = &mut open.burden_mut().revoked;
         entries.retain(|one| one.person != revocation.person || one.taken != revocation.taken);
         entries.push(revocation.clone());
         if let Some(rare) = &mut open.rare {
@@ -147,14 +147,8 @@ impl Shard {
             if let Some(rare) = &mut open.rare {
                 rare.epoch = rare.epoch.wrapping_add(1);
             }
-            let Some(entries) = &mut open.revoked else { continue };
-            let (lifted, kept): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut **entries).into_iter().partition(|one| restoration.lifts(one));
-            if kept.is_empty() {
-                open.revoked = None;
-            } else {
-                **entries = kept;
-            }
+            let Some(burden) = &mut open.burden else { continue };
+            let lifted: Vec<_> = burden.revoked.extract_if(.., |one| restoration.lifts(one)).collect();
             for one in lifted {
                 let text = match &one.taken {
                     Taken::Everything => "**",

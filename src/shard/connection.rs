@@ -7,13 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::admission::{Pending, Seats};
+use super::burden::{Burden, Steady};
 use super::deadlines::Wake;
 use super::grants::{Explicit, Grants};
 use super::people::Links;
 use super::rare::{Origin, Rare};
-use super::rate::Bucket;
 use super::revocation::{Revocation, Taken, TokenFacts};
-use super::throttle::Throttle;
 use crate::auth::decision::{Decision, Rights};
 use crate::auth::identity::Identity;
 use crate::bounds::HANDSHAKES_PENDING_PER_IP_MAX;
@@ -118,36 +117,24 @@ pub(super) struct Open {
     /// `iat` of the token in use, or when the webhook was asked, Unix milliseconds; absent counts as 0.
     pub issued_at_ms: i64,
     pub token_ids: Option<Box<TokenIds>>,
-    /// What is revoked for its user.
-    #[expect(clippy::box_collection, reason = "eight bytes in every connection for what few ever need")]
-    pub revoked: Option<Box<Vec<Arc<Revocation>>>>,
     /// `expiring` was said for the expiry in use.
     pub told_expiring: bool,
-    /// Denials not yet told to the audit.
-    pub denials: Option<Box<Denials>>,
-    pub reader: Reader,
-    pub buckets: [Bucket; super::throttle::KINDS],
     /// Unix milliseconds; `u64::MAX` = never.
     pub expires_at_ms: u64,
-    /// When the last byte came, on the monotonic clock.
-    pub heard_ms: u64,
     /// When the next ping is due, on the monotonic clock.
     pub ping_at_ms: u64,
     /// A ping was sent and nothing came since.
     pub awaits_pong: bool,
-    /// When the unfinished message began; 0 = there is none.
-    pub unfinished_since_ms: u64,
-    /// Bytes of the unfinished message that have come, those of its frames' headers included.
-    pub unfinished_bytes: u32,
-    /// Bytes that were taken from the rate before their message was whole. Those of a refused one count for the next.
-    pub charged_bytes: u32,
-    /// When a draining server lets it go; `u64::MAX` = not draining.
-    pub leave_at_ms: u64,
-    pub held: Option<Box<Held>>,
-    pub throttle: Option<Box<Throttle>>,
+    pub steady: Steady,
+    /// What it carries only at times.
+    pub burden: Option<Box<Burden>>,
     /// What few need: calls under way, narrowed limits.
     pub rare: Option<Box<Rare>>,
 }
+
+// A size class of the allocator: one byte more would cost 32 for each connection.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Open>() <= 192);
 
 /// The ids of the token in use, where it has any.
 pub(super) struct TokenIds {
@@ -172,11 +159,6 @@ impl TokenIds {
         }
     }
 }
-
-/// Denials that the audit was not told yet, each code by itself (INVARIANTS 33). No more than there are codes, and a few faults:
-/// see `auditing`.
-#[derive(Default)]
-pub(super) struct Denials(pub Vec<Denied>);
 
 /// Denials of one code within one second, for one audit record.
 pub(super) struct Denied {
@@ -228,7 +210,7 @@ impl Open {
             let ended = || one.is_followed_by(self.issued_at_ms) && self.explicit.rights(name) != Rights::NONE;
             one.until_ms > now_ms && one.taken.covers(name) && !ended()
         };
-        self.revoked.as_ref()?.iter().find(binds)
+        self.revoked().iter().find(binds)
     }
 
     /// Whether this explicit grant is not told to the client, because what it grants is revoked: the pipe of a name, the
@@ -241,7 +223,7 @@ impl Open {
             Taken::Everything => !one.is_followed_by(self.issued_at_ms),
             Taken::Pipe(text) => **text == *grant && !one.is_followed_by(self.issued_at_ms),
         };
-        self.revoked.as_ref().is_some_and(|all| all.iter().any(|one| one.until_ms > now_ms && same(one)))
+        self.revoked().iter().any(|one| one.until_ms > now_ms && same(one))
     }
 }
 

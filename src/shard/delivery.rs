@@ -142,16 +142,10 @@ impl Shard {
                     continue;
                 }
             }
-            if !outbox.is_sending() {
-                if !outbox.dirty {
-                    outbox.dirty = true;
-                    if many { self.turns.add_to_many(subscriber.slot) } else { self.turns.add(subscriber.slot) }
-                }
-                if !outbox.pressed && outbox.queued_bytes() >= pressed_bytes {
-                    outbox.pressed = true;
-                    self.pressed += 1;
-                }
+            if outbox.needs_turn(&mut self.gatherer) {
+                if many { self.turns.add_to_many(subscriber.slot) } else { self.turns.add(subscriber.slot) }
             }
+            self.pressed += usize::from(outbox.presses(pressed_bytes));
         }
         self.suspended.keep((id, &frame), skip, limit_bytes / 2);
         if delivered > 0 {

@@ -327,7 +327,7 @@ impl Shard {
         let narrowed = decision.as_mut().and_then(|decision| decision.limits.take());
         // Looked up in the step that installs what it allows (INVARIANTS 6).
         let explicit = decision.as_ref().map_or_else(Explicit::default, |decision| Explicit::new(&decision.grants));
-        let revoked = decision.as_ref().and_then(|decision| self.revoked_for(now, decision, &explicit));
+        let revoked = decision.as_ref().map_or_else(Vec::new, |decision| self.revoked_for(now, decision, &explicit));
         let ping_at_ms = now.ms() + u64::from(self.settings.config.edge.ping_s) * 1_000;
         let mut open = Open {
             explicit,
@@ -340,22 +340,14 @@ impl Shard {
             links: Links::default(),
             ip: admitted.ip,
             since_ms: now.unix_ms,
-            revoked,
             told_expiring: false,
-            denials: None,
-            reader: Default::default(),
-            buckets: Default::default(),
-            heard_ms: now.ms(),
             ping_at_ms,
             awaits_pong: false,
-            unfinished_since_ms: 0,
-            unfinished_bytes: 0,
-            charged_bytes: 0,
-            leave_at_ms: u64::MAX,
-            held: None,
-            throttle: None,
+            steady: Default::default(),
+            burden: None,
             rare: None,
         };
+        open.set_revoked(revoked);
         if admitted.origin.is_some() || narrowed.is_some() {
             let rare = open.rare_mut();
             rare.origin = admitted.origin;
@@ -373,7 +365,8 @@ impl Shard {
         let registry = &self.shared.registry;
         self.people.join(&mut self.slots, |user| registry.hash(user), slot);
         self.counters.welcomed += 1;
-        self.outboxes[slot as usize].push_last(Frame::opening(first, &self.gatherer.meter));
+        let opening = Frame::opening(first, &self.gatherer.meter);
+        self.outboxes[slot as usize].push_last(opening, &mut self.gatherer);
         self.mark_dirty(slot);
         self.record_connect(now, slot);
         self.look_at_open(now, slot);

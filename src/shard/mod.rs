@@ -21,6 +21,7 @@ mod attendance;
 mod auditing;
 mod authorizing;
 mod awaiting;
+mod burden;
 pub mod call;
 mod calling;
 mod charging;
@@ -119,6 +120,8 @@ pub struct Shard {
     greetings: usize,
     /// Since when everybody is let go, in milliseconds.
     drained_ms: Option<u64>,
+    /// When each place is let go. Empty until the server drains.
+    leave_at_ms: Vec<u64>,
     /// Handshakes for which the application is asked.
     authorizing: usize,
     /// Calls under way for subscriptions that are decided again.
@@ -166,6 +169,7 @@ impl Shard {
             greeting: VecDeque::new(),
             greetings: 0,
             drained_ms: None,
+            leave_at_ms: Vec::new(),
             authorizing: 0,
             rechecks: 0,
             rechecks_due: VecDeque::new(),
@@ -265,8 +269,7 @@ impl Shard {
     pub fn next_write(&mut self) -> Option<(Handle, Chunk)> {
         while let Some(slot) = self.turns.next() {
             let outbox = &mut self.outboxes[slot as usize];
-            outbox.dirty = false;
-            if std::mem::take(&mut outbox.pressed) {
+            if outbox.take_turn() {
                 self.pressed -= 1;
             }
             if let Some(chunk) = outbox.gather(&mut self.gatherer) {
@@ -444,31 +447,26 @@ impl Shard {
     /// Whoever has much waiting now is given a write before more comes.
     fn press(&mut self, slot: u32) {
         let pressed_bytes = self.pressed_bytes();
-        let outbox = &mut self.outboxes[slot as usize];
-        if outbox.dirty && !outbox.pressed && outbox.queued_bytes() >= pressed_bytes {
-            outbox.pressed = true;
+        if self.outboxes[slot as usize].presses(pressed_bytes) {
             self.pressed += 1;
         }
     }
 
     fn mark_dirty(&mut self, slot: u32) {
-        let outbox = &mut self.outboxes[slot as usize];
-        if !outbox.dirty && !outbox.is_sending() {
-            outbox.dirty = true;
+        if self.outboxes[slot as usize].needs_turn(&mut self.gatherer) {
             self.turns.add(slot);
         }
     }
 
     fn sent(&mut self, slot: u32, ok: bool) {
-        self.outboxes[slot as usize].sent();
+        self.outboxes[slot as usize].sent(&mut self.gatherer);
         if !ok {
             self.drop_connection(slot, false);
             return;
         }
         let outbox = &mut self.outboxes[slot as usize];
         if outbox.has_more() {
-            if !outbox.dirty {
-                outbox.dirty = true;
+            if outbox.needs_turn(&mut self.gatherer) {
                 self.turns.add_to_many(slot);
             }
         } else {
@@ -544,7 +542,7 @@ impl Shard {
         match &self.slots[slot as usize].state {
             State::Open(open) => {
                 let waiting = open.rare.as_ref().map_or(0, |rare| rare.bytes());
-                open.reader.kept_bytes() + open.held.as_ref().map_or(0, |held| held.bytes()) + waiting
+                open.input_bytes() + waiting
             }
             _ => 0,
         }
@@ -571,6 +569,11 @@ impl Shard {
         }
     }
 
+    /// When a draining server lets this connection go; `u64::MAX` = it is not draining, or whoever had this place then is gone.
+    fn leave_at_ms(&self, slot: u32) -> u64 {
+        self.leave_at_ms.get(slot as usize).copied().unwrap_or(u64::MAX)
+    }
+
     /// Lets everybody go, evenly over `drain_s` (G1).
     fn drain(&mut self, now: Now) {
         let drain_ms = u64::from(self.settings.config.edge.drain_s) * 1_000;
@@ -581,6 +584,7 @@ impl Shard {
                 self.wake_at(handle.slot, now.ms() + HANDSHAKE_GRACE_MS);
             }
         }
+        self.leave_at_ms = vec![u64::MAX; self.slots.len()];
         let everybody = self.open_slots();
         let count = everybody.len() as u64;
         // Each worker begins at a place of its own within a step, so that no two let go at the same time.
@@ -588,9 +592,7 @@ impl Shard {
         for (place, slot) in everybody.into_iter().enumerate() {
             let after_ms = drain_ms * (place as u64 * workers + worker) / (count * workers);
             let leave_at_ms = now.ms() + after_ms;
-            if let Some(open) = self.open_mut(slot) {
-                open.leave_at_ms = leave_at_ms;
-            }
+            self.leave_at_ms[slot as usize] = leave_at_ms;
             let told = crate::protocol::encode::framed(|out| {
                 crate::protocol::encode::draining(out, closing::reconnect_in_ms(drain_ms, after_ms));
             });

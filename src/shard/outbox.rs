@@ -5,7 +5,7 @@
 //! subscribers of a pipe mostly have the same frames waiting; such a run is copied together once and shared by all.
 //!
 //! A delivery is one reference in a queue: no copy, no allocation, no reference count that crosses cores. An idle
-//! connection has no queue: emptied queues go back to a pool.
+//! connection has no queue, only the eight bytes that would lead to it: emptied queues go back to a pool.
 //!
 //! Bound: `limits.queue_bytes` for each connection, counted in bytes as they go out. When full, by configuration: the
 //! connection is closed as too slow, or its oldest *events* are left out and it is told how many (`lagged`, before the
@@ -151,19 +151,21 @@ struct Lag {
     name: Box<str>,
 }
 
-/// The queue of one connection.
+/// What waits for one connection. None: nothing waits, nothing is under way, and it is not its turn.
 #[derive(Default)]
-pub struct Outbox {
+pub struct Outbox(Option<Box<Queue>>);
+
+#[derive(Default)]
+struct Queue {
     frames: VecDeque<Rc<Frame>>,
     waiting_bytes: usize,
+    lags: Vec<Lag>,
     sending_bytes: u32,
-    /// It is in the worker's list of connections to flush.
-    pub dirty: bool,
-    /// Much waits, and it was not yet given a write.
-    pub pressed: bool,
     sending: bool,
-    #[expect(clippy::box_collection, reason = "eight bytes in every connection for what few ever need")]
-    lags: Option<Box<Vec<Lag>>>,
+    /// It is in the worker's list of connections to flush.
+    dirty: bool,
+    /// Much waits, and it was not yet given a write.
+    pressed: bool,
 }
 
 /// What became of a delivery.
@@ -182,7 +184,8 @@ pub enum Pushed {
 /// What all queues of a worker share: spare queues, and the run that was copied last.
 #[derive(Default)]
 pub struct Gatherer {
-    spare: Vec<VecDeque<Rc<Frame>>>,
+    #[expect(clippy::vec_box, reason = "it is the boxes that are kept")]
+    spare: Vec<Box<Queue>>,
     run_frames: Vec<Rc<Frame>>,
     run: Option<Rc<Run>>,
     /// Meter of the worker's frames and runs.
@@ -200,82 +203,151 @@ const SPARE_FRAMES_MAX: usize = 64;
 impl Outbox {
     /// Bytes waiting or being written.
     pub fn queued_bytes(&self) -> usize {
-        self.waiting_bytes + self.sending_bytes as usize
+        self.0.as_ref().map_or(0, |queue| queue.queued_bytes())
     }
 
     /// Whether everything was handed to the kernel.
     pub fn is_drained(&self) -> bool {
-        self.frames.is_empty() && !self.sending
+        self.0.as_ref().is_none_or(|queue| queue.frames.is_empty() && !queue.sending)
     }
 
     /// Whether there is something for the next write: a frame, or a loss that was not yet told.
     pub fn has_more(&self) -> bool {
-        !self.frames.is_empty() || self.lags.is_some()
+        self.0.as_ref().is_some_and(|queue| !queue.frames.is_empty() || !queue.lags.is_empty())
     }
 
-    /// Whether a write is under way.
-    pub fn is_sending(&self) -> bool {
-        self.sending
+    /// Whether it must be given a turn: no write is under way, and it is not in the list of those who have one. From now on
+    /// it is.
+    #[inline]
+    pub fn needs_turn(&mut self, pool: &mut Gatherer) -> bool {
+        let queue = self.queue(pool);
+        !queue.sending && !std::mem::replace(&mut queue.dirty, true)
+    }
+
+    /// Whether so much waits for a turn that it must come soon, said once.
+    #[inline]
+    pub fn presses(&mut self, pressed_bytes: usize) -> bool {
+        self.0.as_mut().is_some_and(|queue| {
+            let presses = queue.dirty && !queue.pressed && queue.queued_bytes() >= pressed_bytes;
+            queue.pressed |= presses;
+            presses
+        })
+    }
+
+    /// Its turn has come. Whether it pressed for it.
+    pub fn take_turn(&mut self) -> bool {
+        let Some(queue) = &mut self.0 else { return false };
+        queue.dirty = false;
+        std::mem::take(&mut queue.pressed)
     }
 
     /// Queues a frame. `limit_bytes` 0 is no limit.
     #[inline]
     pub fn push(&mut self, frame: Rc<Frame>, limit_bytes: usize, when_slow: WhenSlow, pool: &mut Gatherer) -> Pushed {
+        let queue = self.queue(pool);
         let length = frame.bytes().len();
         let mut outcome = Pushed::Queued;
-        if limit_bytes != 0 && self.queued_bytes() + length > limit_bytes {
-            outcome = self.make_room(length, limit_bytes, when_slow, &frame);
+        if limit_bytes != 0 && queue.queued_bytes() + length > limit_bytes {
+            outcome = queue.make_room(length, limit_bytes, when_slow, &frame);
             match outcome {
                 Pushed::TooSlow | Pushed::LeftOut(_) => return outcome,
                 _ => {}
             }
         }
-        if self.frames.capacity() == 0
-            && let Some(spare) = pool.spare.pop()
-        {
-            self.frames = spare;
-        }
-        self.waiting_bytes += length;
-        self.frames.push_back(frame);
+        queue.push(frame);
         outcome
     }
 
     /// Queues a frame whatever the limit: for the close frame, which ends the queue.
-    pub fn push_last(&mut self, frame: Rc<Frame>) {
-        self.waiting_bytes += frame.bytes().len();
-        self.frames.push_back(frame);
+    pub fn push_last(&mut self, frame: Rc<Frame>, pool: &mut Gatherer) {
+        self.queue(pool).push(frame);
     }
 
     /// Forgets everything that was not handed to the kernel.
     pub fn clear(&mut self, pool: &mut Gatherer) {
-        self.frames.clear();
-        self.waiting_bytes = 0;
-        self.lags = None;
-        pool.give_back(&mut self.frames);
+        if let Some(queue) = &mut self.0 {
+            queue.frames.clear();
+            queue.waiting_bytes = 0;
+            queue.lags.clear();
+            self.rest(pool);
+        }
     }
 
     /// Forgets every message that was not handed to the kernel.
     pub fn clear_messages(&mut self) {
-        self.lags = None;
-        self.forget(|frame| frame.pipe != KEPT);
+        if let Some(queue) = &mut self.0 {
+            queue.lags.clear();
+            queue.forget(|frame| frame.pipe != KEPT);
+        }
     }
 
     /// Forgets the events and presence frames of every pipe whose name is among these that were not handed to the kernel,
     /// and what would be told of those left out. By name, because between two subscriptions of a connection a pipe may
     /// have got another serial number.
     pub fn purge_named(&mut self, among: impl Fn(&str) -> bool) {
-        if let Some(lags) = &mut self.lags {
-            lags.retain(|lag| !among(&lag.name));
-            if lags.is_empty() {
-                self.lags = None;
-            }
+        if let Some(queue) = &mut self.0 {
+            queue.lags.retain(|lag| !among(&lag.name));
+            queue.forget(|frame| frame.pipe & !KEPT != 0 && among(&encode::pipe_of(frame.bytes())));
         }
-        self.forget(|frame| frame.pipe & !KEPT != 0 && among(&encode::pipe_of(frame.bytes())));
     }
 
     /// Forgets the presence frames of one pipe that were not handed to the kernel.
     pub fn purge_presence(&mut self, pipe: u64) {
-        self.forget(|frame| frame.pipe == pipe | KEPT);
+        if let Some(queue) = &mut self.0 {
+            queue.forget(|frame| frame.pipe == pipe | KEPT);
+        }
+    }
+
+    /// A write ended.
+    pub fn sent(&mut self, pool: &mut Gatherer) {
+        if let Some(queue) = &mut self.0 {
+            queue.sending = false;
+            queue.sending_bytes = 0;
+            self.rest(pool);
+        }
+    }
+
+    /// Counts events of a pipe (its serial number, its name) that were left out before they came to this queue: told before
+    /// whatever is queued next.
+    pub fn note_left_out(&mut self, pipe: u64, name: &str, events: u32, pool: &mut Gatherer) {
+        let queue = self.queue(pool);
+        queue.lag_of(pipe, queue.frames.len(), events, || name.into());
+    }
+
+    /// Takes the next write, or nothing: the queue is empty or a write is under way.
+    pub fn gather(&mut self, pool: &mut Gatherer) -> Option<Chunk> {
+        let chunk = self.0.as_mut().and_then(|queue| queue.gather(pool));
+        if chunk.is_none() {
+            self.rest(pool);
+        }
+        chunk
+    }
+
+    #[inline]
+    fn queue(&mut self, pool: &mut Gatherer) -> &mut Queue {
+        self.0.get_or_insert_with(|| pool.spare.pop().unwrap_or_default())
+    }
+
+    /// Gives the queue back if nothing is left to do with it.
+    #[inline]
+    fn rest(&mut self, pool: &mut Gatherer) {
+        let idle =
+            |queue: &mut Box<Queue>| queue.frames.is_empty() && queue.lags.is_empty() && !queue.sending && !queue.dirty;
+        if let Some(queue) = self.0.take_if(idle) {
+            pool.give_back(queue);
+        }
+    }
+}
+
+impl Queue {
+    fn queued_bytes(&self) -> usize {
+        self.waiting_bytes + self.sending_bytes as usize
+    }
+
+    #[inline]
+    fn push(&mut self, frame: Rc<Frame>) {
+        self.waiting_bytes += frame.bytes().len();
+        self.frames.push_back(frame);
     }
 
     fn forget(&mut self, gone: impl Fn(&Frame) -> bool) {
@@ -283,17 +355,11 @@ impl Outbox {
             return;
         }
         // Losses stand before a frame of the queue; that frame moves up by what goes before it.
-        for lag in self.lags.iter_mut().flat_map(|lags| lags.iter_mut()) {
+        for lag in &mut self.lags {
             lag.place -= self.frames.iter().take(lag.place).filter(|frame| gone(frame)).count();
         }
         self.frames.retain(|frame| !gone(frame));
         self.waiting_bytes = self.frames.iter().map(|frame| frame.bytes().len()).sum();
-    }
-
-    /// A write ended.
-    pub fn sent(&mut self) {
-        self.sending = false;
-        self.sending_bytes = 0;
     }
 
     #[cold]
@@ -306,7 +372,7 @@ impl Outbox {
             let Some(oldest) = self.frames.iter().position(|queued| queued.is_event()) else { break };
             if let Some(left_out) = self.frames.remove(oldest) {
                 self.waiting_bytes -= left_out.bytes().len();
-                let behind = self.lags.iter_mut().flat_map(|lags| lags.iter_mut()).filter(|lag| lag.place > oldest);
+                let behind = self.lags.iter_mut().filter(|lag| lag.place > oldest);
                 behind.for_each(|lag| lag.place -= 1);
                 self.note_lag(&left_out, oldest);
                 dropped += 1;
@@ -329,19 +395,12 @@ impl Outbox {
         self.lag_of(frame.pipe, place, 1, || encode::pipe_of(frame.bytes()).into());
     }
 
-    /// Counts events of a pipe (its serial number, its name) that were left out before they came to this queue: told before
-    /// whatever is queued next.
-    pub fn note_left_out(&mut self, pipe: u64, name: &str, events: u32) {
-        self.lag_of(pipe, self.frames.len(), events, || name.into());
-    }
-
     fn lag_of(&mut self, pipe: u64, place: usize, events: u32, name: impl FnOnce() -> Box<str>) {
-        let lags = self.lags.get_or_insert_default();
-        if let Some(lag) = lags.iter_mut().find(|lag| lag.pipe == pipe) {
+        if let Some(lag) = self.lags.iter_mut().find(|lag| lag.pipe == pipe) {
             lag.dropped += events;
             lag.place = place;
         } else {
-            lags.push(Lag { pipe, dropped: events, place, name: name() });
+            self.lags.push(Lag { pipe, dropped: events, place, name: name() });
         }
     }
 
@@ -349,7 +408,7 @@ impl Outbox {
     /// first, and before whatever was queued later, such as the reply to an unsubscribe or a close frame.
     #[cold]
     fn tell_lags(&mut self, meter: &Meter) {
-        let Some(mut lags) = self.lags.take() else { return };
+        let mut lags = std::mem::take(&mut self.lags);
         lags.sort_by_key(|lag| lag.place);
         let mut lags = lags.iter().peekable();
         let mut told = VecDeque::with_capacity(self.frames.len() + lags.len());
@@ -364,12 +423,11 @@ impl Outbox {
         self.frames = told;
     }
 
-    /// Takes the next write, or nothing: the queue is empty or a write is under way.
-    pub fn gather(&mut self, pool: &mut Gatherer) -> Option<Chunk> {
+    fn gather(&mut self, pool: &mut Gatherer) -> Option<Chunk> {
         if self.sending {
             return None;
         }
-        if self.lags.is_some() {
+        if !self.lags.is_empty() {
             self.tell_lags(&pool.meter);
         }
         let first_bytes = self.frames.front()?.bytes().len();
@@ -386,9 +444,6 @@ impl Outbox {
         self.waiting_bytes -= bytes;
         self.sending_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.sending = true;
-        if self.frames.is_empty() {
-            pool.give_back(&mut self.frames);
-        }
         Some(chunk)
     }
 
@@ -422,9 +477,9 @@ impl Gatherer {
         self.run = None;
     }
 
-    fn give_back(&mut self, queue: &mut VecDeque<Rc<Frame>>) {
-        let queue = std::mem::take(queue);
-        if queue.capacity() != 0 && queue.capacity() <= SPARE_FRAMES_MAX && self.spare.len() < SPARE_QUEUES_MAX {
+    /// Takes a queue that nothing is left to do with.
+    fn give_back(&mut self, queue: Box<Queue>) {
+        if queue.frames.capacity() <= SPARE_FRAMES_MAX && self.spare.len() < SPARE_QUEUES_MAX {
             self.spare.push(queue);
         }
     }
@@ -459,6 +514,41 @@ mod tests {
         texts
     }
 
+    fn queue(outbox: &Outbox) -> &Queue {
+        outbox.0.as_ref().expect("a queue")
+    }
+
+    fn frames(outbox: &Outbox) -> &VecDeque<Rc<Frame>> {
+        &queue(outbox).frames
+    }
+
+    #[test]
+    fn whoever_has_nothing_to_be_sent_has_no_queue() {
+        let mut pool = Gatherer::default();
+        let mut outbox = Outbox::default();
+        assert_eq!(size_of::<Outbox>(), 8);
+        assert!(!outbox.take_turn() && !outbox.presses(0) && outbox.gather(&mut pool).is_none());
+        for round in 0..3 {
+            outbox.push(event(1, "a", round, &pool.meter), 0, WhenSlow::Close, &mut pool);
+            assert!(outbox.needs_turn(&mut pool) && !outbox.needs_turn(&mut pool), "once");
+            assert!(outbox.presses(1) && !outbox.presses(1), "once");
+            assert!(outbox.take_turn());
+            assert!(outbox.gather(&mut pool).is_some());
+            assert!(!outbox.needs_turn(&mut pool), "a write is under way");
+            outbox.sent(&mut pool);
+            assert!(outbox.0.is_none());
+            assert_eq!(pool.spare.len(), 1);
+        }
+        // It stays while it is somewhere in the line of turns: a turn is given once, to whoever has the place then.
+        outbox.push(event(1, "a", 9, &pool.meter), 0, WhenSlow::Close, &mut pool);
+        assert!(outbox.needs_turn(&mut pool));
+        outbox.clear(&mut pool);
+        outbox.sent(&mut pool);
+        assert!(!outbox.needs_turn(&mut pool), "it has one still");
+        assert!(!outbox.take_turn() && outbox.gather(&mut pool).is_none());
+        assert!(outbox.0.is_none());
+    }
+
     #[test]
     fn subscribers_with_the_same_frames_share_one_run() {
         let mut pool = Gatherer::default();
@@ -473,7 +563,7 @@ mod tests {
         assert_eq!((chunks.len(), pool.runs_copied, pool.runs_shared), (3, 1, 2));
         assert!(chunks.iter().all(|chunk| texts(chunk).len() == 3));
         assert!(boxes[0].gather(&mut pool).is_none(), "one write under way at a time");
-        boxes[0].sent();
+        boxes[0].sent(&mut pool);
         assert!(boxes[0].gather(&mut pool).is_none());
         pool.end_round();
         drop((frames, chunks));
@@ -487,7 +577,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let limit = event(1, "a", 0, &pool.meter).bytes().len() * 2;
         outbox.push(event(2, "b", 0, &pool.meter), limit, WhenSlow::DropOldest, &mut pool);
-        outbox.note_left_out(1, "a", 5);
+        outbox.note_left_out(1, "a", 5, &mut pool);
         for number in 1..3 {
             outbox.push(event(1, "a", number, &pool.meter), limit, WhenSlow::DropOldest, &mut pool);
         }
@@ -551,14 +641,14 @@ mod tests {
             let frame = event(pipe, name, 0, &pool.meter);
             outbox.push(frame, limit, WhenSlow::DropOldest, &mut pool);
         }
-        let kept = |outbox: &Outbox| outbox.frames.iter().filter(|frame| !frame.is_event()).count();
-        assert!(outbox.lags.is_some() && kept(&outbox) == 2, "an event went, no presence frame");
+        let kept = |outbox: &Outbox| frames(outbox).iter().filter(|frame| !frame.is_event()).count();
+        assert!(!queue(&outbox).lags.is_empty() && kept(&outbox) == 2, "an event went, no presence frame");
         outbox.purge_named(|name| name == "a");
-        assert!(outbox.frames.iter().all(|frame| frame.pipe & !KEPT == 2), "the other pipe's stay");
+        assert!(frames(&outbox).iter().all(|frame| frame.pipe & !KEPT == 2), "the other pipe's stay");
         assert_eq!(kept(&outbox), 1);
         outbox.purge_presence(2);
-        assert!(outbox.frames.iter().all(|frame| frame.pipe == 2));
-        assert_eq!(outbox.queued_bytes(), outbox.frames.iter().map(|frame| frame.bytes().len()).sum::<usize>());
+        assert!(frames(&outbox).iter().all(|frame| frame.pipe == 2));
+        assert_eq!(outbox.queued_bytes(), frames(&outbox).iter().map(|frame| frame.bytes().len()).sum::<usize>());
     }
 
     #[test]
@@ -587,7 +677,7 @@ mod tests {
         let first = outbox.gather(&mut pool).expect("the first");
         assert!(first.as_ref().len() <= WRITE_BYTES_MAX);
         assert_eq!(outbox.queued_bytes(), 3 * (WRITE_BYTES_MAX / 2 + 1));
-        outbox.sent();
+        outbox.sent(&mut pool);
         assert_eq!(outbox.queued_bytes(), 2 * (WRITE_BYTES_MAX / 2 + 1));
     }
 }

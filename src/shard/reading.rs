@@ -22,9 +22,8 @@ impl Shard {
             State::Authorizing(_) => self.received_authorizing(now, slot, bytes),
             State::Closing(_) => self.received_closing(slot, bytes),
             State::Open(open) => {
-                open.heard_ms = now.ms();
                 open.awaits_pong = false;
-                match &mut open.held {
+                match open.burden.as_mut().and_then(|burden| burden.held.as_mut()) {
                     // Receiving was stopped; this came before the stop took effect.
                     Some(held) => {
                         let before = held.bytes();
@@ -41,7 +40,7 @@ impl Shard {
     fn read(&mut self, now: Now, slot: u32, bytes: &mut [u8]) {
         let message_bytes_max = self.settings.config.limits.message_bytes as usize;
         let Some(open) = self.open_mut(slot) else { return };
-        let mut reader = std::mem::take(&mut open.reader);
+        let mut reader = open.take_reader();
         let kept_before = reader.kept_bytes();
         let (mut used, mut used_by_items, mut began_here) = (0, 0, false);
         let flow = loop {
@@ -94,20 +93,25 @@ impl Shard {
     fn keep_reader(&mut self, now: Now, slot: u32, reader: Reader, kept_before: usize, began_here: bool) {
         let kept = reader.kept_bytes();
         let Some(open) = self.open_mut(slot) else { return };
-        let begins = began_here || open.unfinished_since_ms == 0;
+        if reader.is_empty() && open.burden.is_none() {
+            // Nothing was kept before either: it lay in the burden.
+            return;
+        }
+        let burden = open.burden_mut();
+        let begins = began_here || burden.unfinished_since_ms == 0;
         if begins || !reader.is_unfinished() {
-            open.unfinished_bytes = 0;
-            if let Some(throttle) = &mut open.throttle {
+            burden.unfinished_bytes = 0;
+            if let Some(throttle) = &mut burden.throttle {
                 throttle.read_on_bytes = 0;
             }
         }
         if !reader.is_unfinished() {
-            open.unfinished_since_ms = 0;
+            burden.unfinished_since_ms = 0;
         } else if begins {
-            open.unfinished_since_ms = now.ms().max(1);
+            burden.unfinished_since_ms = now.ms().max(1);
         }
-        open.reader = reader;
-        let unfinished = open.unfinished_since_ms;
+        burden.reader = reader;
+        let unfinished = burden.unfinished_since_ms;
         self.assembly_bytes = self.assembly_bytes + kept - kept_before;
         if unfinished == now.ms().max(1) {
             self.wake_at(slot, unfinished + MESSAGE_UNFINISHED_MS_MAX);
@@ -157,7 +161,7 @@ impl Shard {
         let Some(open) = self.open_mut(slot) else { return };
         let held = Held { message, rest, until, since_ms: now.ms() };
         let bytes = held.bytes();
-        open.held = Some(Box::new(held));
+        open.burden_mut().held = Some(Box::new(held));
         self.assembly_bytes += bytes;
         match until {
             Until::Room(rings) => self.stalled.push_back(Stalled { handle, rings, set_aside: false }),
@@ -173,14 +177,15 @@ impl Shard {
     pub(super) fn resume(&mut self, now: Now, slot: u32) {
         let handle = self.handle_of(slot);
         let Some(open) = self.open_mut(slot) else { return };
-        let Some(held) = open.held.take() else { return };
+        let Some(held) = open.take_held() else { return };
         // Whoever is made to wait cannot show that it is alive (A8).
-        open.heard_ms = now.ms();
         open.awaits_pong = false;
-        if open.unfinished_since_ms != 0 {
+        if let Some(burden) = &mut open.burden
+            && burden.unfinished_since_ms != 0
+        {
             // Nor can it send the rest of its message to somebody who does not read.
-            open.unfinished_since_ms += now.ms() - held.since_ms;
-            let until_ms = open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX;
+            burden.unfinished_since_ms += now.ms() - held.since_ms;
+            let until_ms = burden.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX;
             self.wake_at(slot, until_ms);
         }
         self.assembly_bytes -= held.bytes();
@@ -197,7 +202,7 @@ impl Shard {
         }
         self.read(now, slot, &mut rest);
         // A closing listens again too: for the peer's answer.
-        if self.open_mut(slot).is_none_or(|open| open.held.is_none()) {
+        if self.open_mut(slot).is_none_or(|open| open.held().is_none()) {
             self.outputs.push(Output::Resume(handle));
         }
     }
@@ -210,13 +215,13 @@ impl Shard {
         let ms = now.ms();
         let ping_ms = u64::from(self.settings.config.edge.ping_s) * 1_000;
         let Some(open) = self.open_mut(slot) else { return };
-        if open.held.as_ref().is_some_and(|held| matches!(held.until, Until::Time(at_ns) if at_ns <= now.mono_ns)) {
+        if open.held().is_some_and(|held| matches!(held.until, Until::Time(at_ns) if at_ns <= now.mono_ns)) {
             self.resume(now, slot);
         }
         let Some(open) = self.open_mut(slot) else { return };
         if ms >= open.ping_at_ms {
             open.ping_at_ms = ms + ping_ms;
-            open.awaits_pong = open.held.is_none();
+            open.awaits_pong = open.held().is_none();
             self.counters.pings += 1;
             let mut bytes = Vec::with_capacity(2);
             frame::append_server_frame(&mut bytes, frame::opcode::PING, &[]);
@@ -225,16 +230,18 @@ impl Shard {
         let in_ms = self.open_mut(slot).map_or(u64::MAX, |open| open.expires_at_ms.saturating_sub(now.unix_ms));
         self.tell_expiring(slot, in_ms);
         self.tell_denials(now, slot);
+        let leave_at_ms = self.leave_at_ms(slot);
         let Some(open) = self.open_mut(slot) else { return };
-        let mut next_ms = open.ping_at_ms.min(open.leave_at_ms);
+        open.unburden(now.mono_ns);
+        let mut next_ms = open.ping_at_ms.min(leave_at_ms);
         if open.expires_at_ms != u64::MAX {
             let notice_ms = if open.told_expiring { 0 } else { EXPIRING_NOTICE_MS };
             next_ms = next_ms.min(ms + in_ms.saturating_sub(notice_ms));
         }
-        let denied = open.denials.iter().flat_map(|denials| &denials.0);
-        next_ms = denied.map(|one| one.since_ms + GATHER_MS).fold(next_ms, u64::min);
-        if open.unfinished_since_ms != 0 && open.held.is_none() {
-            next_ms = next_ms.min(open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX);
+        next_ms = open.denials().iter().map(|one| one.since_ms + GATHER_MS).fold(next_ms, u64::min);
+        let unfinished_since_ms = open.unfinished_since_ms();
+        if unfinished_since_ms != 0 && open.held().is_none() {
+            next_ms = next_ms.min(unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX);
         }
         self.wake_at(slot, next_ms);
     }
@@ -251,14 +258,14 @@ impl Shard {
     /// Why the connection must end now, if it must.
     fn overdue(&mut self, now: Now, slot: u32) -> Option<(CloseCode, String)> {
         let drain_ms = u64::from(self.settings.config.edge.drain_s) * 1_000;
+        let leave_at_ms = self.leave_at_ms(slot);
         let open = self.open_mut(slot)?;
         let ms = now.ms();
-        let unfinished = open.unfinished_since_ms != 0
-            && open.held.is_none()
-            && ms >= open.unfinished_since_ms + MESSAGE_UNFINISHED_MS_MAX;
+        let since_ms = open.unfinished_since_ms();
+        let unfinished = since_ms != 0 && open.held().is_none() && ms >= since_ms + MESSAGE_UNFINISHED_MS_MAX;
         if now.unix_ms >= open.expires_at_ms {
             Some((CloseCode::Expired, CloseCode::Expired.reason().into()))
-        } else if ms >= open.leave_at_ms {
+        } else if ms >= leave_at_ms {
             Some((CloseCode::Draining, format!("retry_after_ms={}", super::closing::reconnect_in_ms(drain_ms, 0))))
         } else if unfinished || (open.awaits_pong && ms >= open.ping_at_ms) {
             Some((CloseCode::Silent, CloseCode::Silent.reason().into()))

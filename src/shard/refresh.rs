@@ -3,6 +3,8 @@
 //! The identity stays: another user, tenant or organisation ends the connection (GD-2). What the new token no longer
 //! grants is taken away, subscriptions first; what stays granted is not disturbed. Everything is one step.
 
+use std::sync::Arc;
+
 use ahash::{AHashMap, AHashSet};
 
 use super::Shard;
@@ -137,7 +139,7 @@ impl Shard {
             Source::Token { .. } => ids,
         };
         open.identity = Some(decision.identity);
-        open.revoked = revoked;
+        open.set_revoked(revoked);
         if limits.is_some() || open.rare.is_some() {
             open.rare_mut().limits = limits;
         }
@@ -300,12 +302,7 @@ impl Shard {
 
     /// What is revoked for the person of a decision, but for what the decision itself has ended (D4).
     #[expect(clippy::box_collection, reason = "as it is kept in a connection")]
-    pub(super) fn revoked_for(
-        &mut self,
-        now: Now,
-        decision: &Decision,
-        explicit: &Explicit,
-    ) -> Option<Box<Vec<std::sync::Arc<Revocation>>>> {
+    pub(super) fn revoked_for(&mut self, now: Now, decision: &Decision, explicit: &Explicit) -> Vec<Arc<Revocation>> {
         let identity = &decision.identity;
         let mut entries = self.shared.revocations.of(identity.tenant(), identity.id(), now.unix_ms);
         entries.retain(|one| {
@@ -316,7 +313,7 @@ impl Shard {
             }
             !ended
         });
-        (!entries.is_empty()).then(|| Box::new(entries))
+        entries
     }
 }
 

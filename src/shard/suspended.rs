@@ -102,7 +102,7 @@ impl Shard {
         let wants = local.wants(position);
         if kept.left_out > 0 {
             let (serial, name) = (local.serial, local.global.name());
-            self.outboxes[slot as usize].note_left_out(serial, name, kept.left_out);
+            self.outboxes[slot as usize].note_left_out(serial, name, kept.left_out, &mut self.gatherer);
             self.counters.events_dropped += u64::from(kept.left_out);
             self.mark_dirty(slot);
         }
