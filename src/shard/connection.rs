@@ -35,6 +35,9 @@ pub(super) struct Slot {
     pub state: State,
 }
 
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Slot>() <= 24);
+
 /// Where a connection is in its life.
 pub(super) enum State {
     Vacant,

@@ -15,8 +15,17 @@ pub const TICK_MS: u64 = 64;
 const SLOTS: usize = 1024;
 
 /// The tick at which a connection's live entry comes up; 0 = none. Kept in the connection.
+///
+/// Four bytes last for eight years. After that every tick is the last one: entries are no longer recognised as stale, so
+/// that connections are looked at more often than they must.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wake(u64);
+pub struct Wake(u32);
+
+impl Wake {
+    fn at(tick: u64) -> Wake {
+        Wake(u32::try_from(tick).unwrap_or(u32::MAX))
+    }
+}
 
 /// The wheel. All times are milliseconds of the monotonic clock.
 pub struct Deadlines {
@@ -35,13 +44,13 @@ impl Deadlines {
     /// Looks at the connection no later than one tick after `at_ms`.
     pub fn schedule(&mut self, connection: Handle, wake: &mut Wake, at_ms: u64) {
         let tick = at_ms.div_ceil(TICK_MS).clamp(self.done + 1, self.done + SLOTS as u64 - 1);
-        if wake.0 > self.done && wake.0 <= tick {
+        if u64::from(wake.0) > self.done && u64::from(wake.0) <= tick {
             return;
         }
         let slot = tick as usize % SLOTS;
         self.slots[slot].push(connection);
         self.occupied[slot / 64] |= 1 << (slot % 64);
-        wake.0 = tick;
+        *wake = Wake::at(tick);
     }
 
     /// When the next entry comes up, in milliseconds.
@@ -73,7 +82,7 @@ impl Deadlines {
             if self.occupied[slot / 64] & (1 << (slot % 64)) != 0 {
                 self.occupied[slot / 64] &= !(1 << (slot % 64));
                 let mut entries = std::mem::take(&mut self.slots[slot]);
-                due.extend(entries.drain(..).map(|handle| (handle, Wake(tick))));
+                due.extend(entries.drain(..).map(|handle| (handle, Wake::at(tick))));
                 if entries.capacity() <= 64 {
                     self.slots[slot] = entries;
                 }
@@ -101,6 +110,23 @@ mod tests {
 
     fn handle(slot: u32) -> Handle {
         Handle { slot, generation: 1 }
+    }
+
+    // A time that four bytes do not hold: nobody is forgotten.
+    #[test]
+    fn after_eight_years_everybody_comes_up_still() {
+        let start_ms = (u64::from(u32::MAX) - 10) * TICK_MS;
+        let mut wheel = Deadlines::new(start_ms);
+        let mut wakes = [Wake::default(); 40];
+        for round in 1..40u64 {
+            let mut due = Vec::new();
+            for (slot, wake) in wakes.iter_mut().enumerate() {
+                wheel.schedule(handle(slot as u32), wake, start_ms + round * TICK_MS);
+            }
+            wheel.take_due(start_ms + round * TICK_MS, &mut due);
+            let live = due.iter().filter(|(handle, mark)| wakes[handle.slot as usize].is(*mark)).count();
+            assert_eq!(live, wakes.len(), "round {round}");
+        }
     }
 
     #[test]
