@@ -21,8 +21,12 @@ use crate::token::Credentials;
 const SECRET: &str = "loadtest-secret-of-at-least-32-bytes";
 /// More than any scenario queues for one connection.
 const QUEUE_BYTES: u32 = 16 << 20;
-/// Between the last handshake of a step and the reading of memory.
+/// Between two looks while connections are only held.
 const SETTLE: Duration = Duration::from_millis(300);
+/// A connection is idle once it was pinged and had done nothing else since the ping before. Seconds between pings while memory
+/// is measured, and how long the measurement waits for that.
+const IDLE_PING_S: u32 = 3;
+const IDLE_AFTER: Duration = Duration::from_millis(IDLE_PING_S as u64 * 1_000 + 500);
 
 /// What a round is run against.
 #[derive(Clone, Copy)]
@@ -228,7 +232,7 @@ impl Round<'_> {
             if !engine.open(count, &mut |_| {})? {
                 return Ok(false);
             }
-            engine.linger(SETTLE)?;
+            engine.linger(IDLE_AFTER)?;
             points.push(MemoryPoint {
                 connections: engine.load.ready,
                 rss_bytes: pid.and_then(|pid| process::rss_bytes(pid).ok()),
@@ -253,9 +257,11 @@ impl Round<'_> {
     fn settings(&self, kind: Kind, workers: u16) -> Settings {
         let mut settings = settings(self.options, kind, workers, self.placement);
         settings.small_pages = matches!(self.plan.work, Work::Idle { .. });
-        if let Work::Pings { ping_s } = self.plan.work {
-            settings.ping_s = Some(ping_s);
-        }
+        settings.ping_s = match self.plan.work {
+            Work::Pings { ping_s } => Some(ping_s),
+            Work::Idle { .. } => Some(IDLE_PING_S),
+            _ => None,
+        };
         settings
     }
 
