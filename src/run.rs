@@ -161,7 +161,11 @@ fn start(settings: Settings, store: Option<&Path>) -> Result<Server, String> {
     drop(ready);
     // Nobody is told that the server listens before every worker does. One that failed has dropped its sender unused.
     if at_work.iter().count() < workers {
-        return Err(failure(threads));
+        let failure = failure(threads);
+        // The others may have served somebody meanwhile: what is on its way to the disk gets there.
+        control.stop();
+        audit.close();
+        return Err(failure);
     }
     let addresses = Addresses { edge: addresses, control: control.address() };
     Ok(Server { shared, orders, bells, workers: threads, control, audit, addresses })

@@ -51,7 +51,7 @@ pub fn fuzz_token(data: &[u8]) {
     let (session, token_id) = (decision.session.as_deref(), decision.token_id.as_deref());
     let optional = [identity.team(), identity.tenant(), identity.org(), session, token_id];
     let mut ids = optional.into_iter().flatten().chain(identity.roles()).chain([identity.id()]);
-    assert!(ids.all(|id| claims::is_id(id)));
+    assert!(ids.all(claims::is_id));
     assert!(decision.grants.len() <= crate::bounds::GRANTS_MAX);
     assert!(decision.grants.iter().all(|grant| claims::is_grant_name(&grant.pipe)));
 }

@@ -14,18 +14,12 @@ use super::connection::Handle;
 pub const TICK_MS: u64 = 64;
 const SLOTS: usize = 1024;
 
-/// The tick at which a connection's live entry comes up; 0 = none. Kept in the connection.
+/// The tick at which a connection's live entry comes up, in four bytes; 0 = none. Kept in the connection.
 ///
-/// Four bytes last for eight years. After that every tick is the last one: entries are no longer recognised as stale, so
-/// that connections are looked at more often than they must.
+/// Ticks are counted modulo 2³², which is eight years: an entry is never further ahead than the wheel is long, so that what
+/// is left of the number tells them apart for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wake(u32);
-
-impl Wake {
-    fn at(tick: u64) -> Wake {
-        Wake(u32::try_from(tick).unwrap_or(u32::MAX))
-    }
-}
 
 /// The wheel. All times are milliseconds of the monotonic clock.
 pub struct Deadlines {
@@ -43,14 +37,17 @@ impl Deadlines {
 
     /// Looks at the connection no later than one tick after `at_ms`.
     pub fn schedule(&mut self, connection: Handle, wake: &mut Wake, at_ms: u64) {
-        let tick = at_ms.div_ceil(TICK_MS).clamp(self.done + 1, self.done + SLOTS as u64 - 1);
-        if u64::from(wake.0) > self.done && u64::from(wake.0) <= tick {
+        let mut tick = at_ms.div_ceil(TICK_MS).clamp(self.done + 1, self.done + SLOTS as u64 - 2);
+        // The number that stands for none is no tick.
+        tick += u64::from(tick as u32 == 0);
+        let ahead = wake.0.wrapping_sub(self.done as u32);
+        if wake.0 != 0 && (1..=tick - self.done).contains(&u64::from(ahead)) {
             return;
         }
         let slot = tick as usize % SLOTS;
         self.slots[slot].push(connection);
         self.occupied[slot / 64] |= 1 << (slot % 64);
-        *wake = Wake::at(tick);
+        *wake = Wake(tick as u32);
     }
 
     /// When the next entry comes up, in milliseconds.
@@ -82,7 +79,7 @@ impl Deadlines {
             if self.occupied[slot / 64] & (1 << (slot % 64)) != 0 {
                 self.occupied[slot / 64] &= !(1 << (slot % 64));
                 let mut entries = std::mem::take(&mut self.slots[slot]);
-                due.extend(entries.drain(..).map(|handle| (handle, Wake::at(tick))));
+                due.extend(entries.drain(..).map(|handle| (handle, Wake(tick as u32))));
                 if entries.capacity() <= 64 {
                     self.slots[slot] = entries;
                 }
@@ -112,21 +109,33 @@ mod tests {
         Handle { slot, generation: 1 }
     }
 
-    // A time that four bytes do not hold: nobody is forgotten.
+    // The count of ticks does not fit four bytes any more: nobody is forgotten, and who is looked at earlier is so once.
     #[test]
     fn after_eight_years_everybody_comes_up_still() {
-        let start_ms = (u64::from(u32::MAX) - 10) * TICK_MS;
-        let mut wheel = Deadlines::new(start_ms);
-        let mut wakes = [Wake::default(); 40];
-        for round in 1..40u64 {
-            let mut due = Vec::new();
+        let start = (1u64 << 32) - 1_500;
+        let mut wheel = Deadlines::new(start * TICK_MS);
+        let mut wakes = [Wake::default(); 8];
+        let mut live = 0;
+        for tick in start + 1..start + 6_000 {
+            let now_ms = tick * TICK_MS;
             for (slot, wake) in wakes.iter_mut().enumerate() {
-                wheel.schedule(handle(slot as u32), wake, start_ms + round * TICK_MS);
+                // One deadline far away, a nearer one, and one that changes nothing.
+                for ahead in [900, slot as u64 * 100 + 3, 800] {
+                    wheel.schedule(handle(slot as u32), wake, now_ms + ahead * TICK_MS);
+                }
             }
-            wheel.take_due(start_ms + round * TICK_MS, &mut due);
-            let live = due.iter().filter(|(handle, mark)| wakes[handle.slot as usize].is(*mark)).count();
-            assert_eq!(live, wakes.len(), "round {round}");
+            let mut due = Vec::new();
+            wheel.take_due(now_ms, &mut due);
+            for (handle, mark) in due {
+                live += usize::from(wakes[handle.slot as usize].is(mark));
+            }
         }
+        // Each is set again a tick after it came up.
+        let looks = |ticks: usize| (0..wakes.len()).map(|slot| ticks / (slot * 100 + 4)).sum::<usize>();
+        assert!(live.abs_diff(looks(6_000)) <= wakes.len(), "{live} looks, not about {}", looks(6_000));
+        // What was overtaken lies there until its time.
+        let entries: usize = wheel.slots.iter().map(Vec::len).sum();
+        assert!(entries <= looks(900) + 2 * wakes.len(), "{entries} entries");
     }
 
     #[test]

@@ -301,7 +301,6 @@ impl Shard {
     }
 
     /// What is revoked for the person of a decision, but for what the decision itself has ended (D4).
-    #[expect(clippy::box_collection, reason = "as it is kept in a connection")]
     pub(super) fn revoked_for(&mut self, now: Now, decision: &Decision, explicit: &Explicit) -> Vec<Arc<Revocation>> {
         let identity = &decision.identity;
         let mut entries = self.shared.revocations.of(identity.tenant(), identity.id(), now.unix_ms);

@@ -109,7 +109,7 @@ pub struct Parts {
     pub backend: Backend,
 }
 
-/// Runs a worker on the calling thread until the server has drained. `started` is called once it is about to serve.
+/// Runs a worker on the calling thread until the server has drained. `started` is called once it serves.
 ///
 /// # Errors
 /// The thread's rings could not be made, or one became unusable.
@@ -121,15 +121,11 @@ pub fn run(parts: Parts, started: impl FnOnce()) -> io::Result<()> {
     match engine.backend() {
         Backend::Uring => {
             let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build()?;
-            let worker = Worker::new(parts, engine)?;
-            started();
-            runtime.block_on(worker.run())
+            runtime.block_on(Worker::new(parts, engine)?.run(started))
         }
         Backend::Epoll => {
             let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build()?;
-            let worker = Worker::new(parts, engine)?;
-            started();
-            runtime.block_on(worker.run())
+            runtime.block_on(Worker::new(parts, engine)?.run(started))
         }
     }
 }
@@ -200,10 +196,11 @@ impl Worker {
         })
     }
 
-    async fn run(mut self) -> io::Result<()> {
+    async fn run(mut self, started: impl FnOnce()) -> io::Result<()> {
         let door = pollable(self.engine.wait_fd())?;
         let answered = self.listeners.watch(&self.knocked, &self.bell)?;
         self.shared.worker_ready();
+        started();
         while !self.is_over() {
             self.tick()?;
             if !self.knocked.get() {
