@@ -123,6 +123,7 @@ impl Fake {
                 self.note(format!("revoke {:?} {}", one.taken, one.until_ms == FOR_EVER));
                 Answer::Count(EACH)
             }
+            Act::Settle => Answer::Count(0),
             Act::Restore(one) => {
                 self.note(format!("restore {:?}", one.taken));
                 Answer::Count(EACH)

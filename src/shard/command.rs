@@ -19,7 +19,17 @@ pub struct Command {
     /// What to do.
     pub act: Act,
     /// Called once with what came of it. Must be quick and must not block: it runs on the worker.
-    pub answer: Option<Box<dyn FnOnce(Answer) + Send>>,
+    pub answer: Option<Tell>,
+}
+
+/// Tells whoever asked.
+pub type Tell = Box<dyn FnOnce(Answer) + Send>;
+
+/// A worker that is asked to settle, and has not yet.
+pub(super) struct Settling {
+    /// By ring: entries that stood there when it was asked and are not dealt with.
+    pub ahead: Box<[usize]>,
+    pub answer: Option<Tell>,
 }
 
 impl fmt::Debug for Command {
@@ -95,6 +105,9 @@ pub enum Act {
     Revoke(Arc<Revocation>),
     /// A revocation was lifted or has ended. Counts the user's connections.
     Restore(Arc<Restoration>),
+    /// Hand over to the others what was accepted here, and answer once what the others had handed over by now is delivered
+    /// (INVARIANTS 8).
+    Settle,
     /// A revocation of tokens is in the shared table: close those connections (4402) and count them.
     RevokeTokens(Arc<TokenRevocation>),
     /// Close these connections: 4403, or 4503 where they may reconnect. Counts them.

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Shard;
-use super::command::{Act, Answer, Command, ConnectionFacts, Member, Members, Person, Stats, Who, Within};
+use super::command::{
+    Act, Answer, Command, ConnectionFacts, Member, Members, Person, Settling, Stats, Tell, Who, Within,
+};
 use super::connection::{Open, State};
 use super::input::Now;
 use super::outbox::{Frame, Pushed};
@@ -18,6 +20,7 @@ impl Shard {
     /// Carries out a command and answers it.
     pub(super) fn command(&mut self, now: Now, command: Command) {
         let answer = match command.act {
+            Act::Settle => return self.settle(command.answer),
             Act::Publish { pipe, bytes } => {
                 let id = self.pipes.find_global(&pipe);
                 Answer::Count(id.map_or(0, |id| self.deliver_shared(id, bytes, None)))
@@ -77,6 +80,31 @@ impl Shard {
         };
         self.mark_dirty(slot);
         taken
+    }
+
+    /// Events that others have accepted are delivered by what is in force now, those accepted here by what is in force
+    /// where they are delivered: whoever asks every worker twice knows that none accepted before is still under way.
+    fn settle(&mut self, answer: Option<Tell>) {
+        self.port.publish();
+        // Not the ring of the control thread: what came that way before this is dealt with.
+        let workers = self.shared.loads.len();
+        let ahead = (0..workers).map(|source| self.port.inbound_depth(source)).collect();
+        self.settling.push(Settling { ahead, answer });
+        self.settled(None);
+    }
+
+    /// An entry of this ring was dealt with: answers those who waited for no more than that.
+    pub(super) fn settled(&mut self, source: Option<usize>) {
+        for one in &mut self.settling {
+            if let Some(ahead) = source.and_then(|source| one.ahead.get_mut(source)) {
+                *ahead = ahead.saturating_sub(1);
+            }
+        }
+        for one in self.settling.extract_if(.., |one| one.ahead.iter().all(|ahead| *ahead == 0)) {
+            if let Some(tell) = one.answer {
+                tell(Answer::Count(0));
+            }
+        }
     }
 
     // ---- revocations ---------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ impl Shard {
     /// Takes entries from the rings, then lets those try again who wait for room.
     pub(super) fn rings(&mut self, now: Now) {
         for _ in 0..RING_ENTRIES_PER_TURN {
-            let Some((_, parcel)) = self.port.pop() else { break };
+            let Some((source, parcel)) = self.port.pop() else { break };
             match parcel {
                 Parcel::Event { pipe, bytes } => {
                     self.counters.events_from_workers += 1;
@@ -54,6 +54,9 @@ impl Shard {
             }
             if !self.too_slow.is_empty() {
                 self.close_too_slow(now);
+            }
+            if !self.settling.is_empty() {
+                self.settled(Some(source));
             }
         }
         self.next_rechecks(now);

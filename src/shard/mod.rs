@@ -63,7 +63,7 @@ use std::sync::Arc;
 
 use attendance::Attendance;
 use awaiting::InHand;
-use command::Ticks;
+use command::{Settling, Ticks};
 use connection::{Greeting, Handle, Open, Slot, Stalled, State};
 use counters::Counters;
 use deadlines::{Deadlines, Wake};
@@ -133,6 +133,8 @@ pub struct Shard {
     open: usize,
     /// Connections whose messages wait for room, and in which rings.
     stalled: VecDeque<Stalled>,
+    /// The control thread waits for these; it asks for one at a time of each user.
+    settling: Vec<Settling>,
     /// Bytes of unfinished and held messages.
     assembly_bytes: usize,
     outputs: Vec<Output>,
@@ -176,6 +178,7 @@ impl Shard {
             in_hand: InHand::default(),
             open: 0,
             stalled: VecDeque::new(),
+            settling: Vec::new(),
             assembly_bytes: 0,
             outputs: Vec::new(),
             counters: Counters::default(),

@@ -2,7 +2,7 @@
 //! every connection.
 //!
 //! Beside it a second opinion that knows nothing of subscriptions and rings: an event that was taken after a revocation
-//! was acknowledged never goes out to a connection of its user while the revocation is in force.
+//! was acknowledged never goes out to a connection of its user while the revocation is in force, nor after it was given back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub struct Table {
 pub struct Acknowledged {
     entry: Arc<Revocation>,
     number: u64,
+    /// How many had been taken when the application asked for it to be given back; None: it has not.
+    lifted: Option<u64>,
 }
 
 impl Table {
@@ -80,7 +82,7 @@ impl Model {
         if revocation.until_ms <= self.unix_ms || !self.table.pipes.iter().any(|one| Arc::ptr_eq(one, revocation)) {
             return;
         }
-        self.acknowledged.push(Acknowledged { entry: revocation.clone(), number: self.events_taken });
+        self.acknowledged.push(Acknowledged { entry: revocation.clone(), number: self.events_taken, lifted: None });
         for (client, connection) in self.connections.iter().enumerate() {
             let exempt = revocation.until_authorized_after_ms.is_some();
             if connection.phase == Phase::Open && is(&revocation.person, connection.person.as_ref()) && !exempt {
@@ -102,7 +104,17 @@ impl Model {
     /// The table was changed: what was acknowledged and is not in it any more binds nobody.
     pub fn table_changed(&mut self) {
         let table = &self.table;
-        self.acknowledged.retain(|one| table.pipes.iter().any(|entry| Arc::ptr_eq(entry, &one.entry)));
+        self.acknowledged
+            .retain(|one| one.lifted.is_some() || table.pipes.iter().any(|entry| Arc::ptr_eq(entry, &one.entry)));
+    }
+
+    /// The application gives something back, for which it asked when so many events had been taken.
+    pub fn lift(&mut self, restoration: &Restoration, began: u64) {
+        self.table.lift(restoration);
+        // One that has ended by itself has let through what came after it.
+        let in_force = |one: &Acknowledged| one.lifted.is_none() && one.entry.until_ms > self.unix_ms;
+        let lifted = self.acknowledged.iter_mut().filter(|one| in_force(one) && lifts(restoration, &one.entry));
+        lifted.for_each(|one| one.lifted = Some(began));
     }
 
     /// The rule of INVARIANTS 6 by itself: whatever else the model believes.
@@ -110,8 +122,12 @@ impl Model {
         let person = self.connections[client].person.as_ref();
         let broken = self.acknowledged.iter().find(|one| {
             let entry = &one.entry;
-            let in_force = entry.until_ms > self.unix_ms && entry.until_authorized_after_ms.is_none();
-            in_force && number > one.number && is(&entry.person, person) && covers(&entry.taken, pipe)
+            let in_force = match one.lifted {
+                None => entry.until_ms > self.unix_ms,
+                Some(began) => number <= began,
+            };
+            let meant = is(&entry.person, person) && covers(&entry.taken, pipe);
+            in_force && number > one.number && entry.until_authorized_after_ms.is_none() && meant
         });
         if let Some(one) = broken {
             panic!("client {client} gets event {number} of {pipe} after {:?} was acknowledged", one.entry);
@@ -135,6 +151,7 @@ impl Model {
                 Answer::Count(meant.into_iter().filter(|client| self.say(*client, text.clone())).count() as u64)
             }
             Act::Answered { .. } => unreachable!("nothing asks here"),
+            Act::Settle => unreachable!("it is answered later"),
             Act::Revoke(revocation) => {
                 let meant = self.of_person(worker, &revocation.person);
                 meant.iter().for_each(|client| self.revoke(*client, revocation));

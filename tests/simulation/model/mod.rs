@@ -135,7 +135,7 @@ pub struct Model {
     /// Calendar time of the call that is under way.
     pub unix_ms: u64,
     pub table: Table,
-    /// Revocations that were acknowledged and are in force.
+    /// Revocations that were acknowledged and are in force, or were and were given back.
     pub acknowledged: Vec<Acknowledged>,
     /// By worker: the ring whose turn it is, and what it had of its turn.
     turns: Vec<(usize, u32)>,
@@ -144,7 +144,9 @@ pub struct Model {
     pub unrelieved: Vec<bool>,
     /// By worker: since when it lets everybody go.
     drained_ms: Vec<Option<u64>>,
-    events_taken: u64,
+    pub events_taken: u64,
+    /// By worker: calls that wait until it has taken so many more entries of each ring.
+    settling: Vec<Vec<(u64, BTreeMap<usize, usize>)>>,
     /// Answers that must be given in this call of a shard: call and worker.
     pub answers: Vec<(u64, usize, Answer)>,
     /// Revocations that later tokens have ended, which the shards must tell.
@@ -181,6 +183,7 @@ impl Model {
             unrelieved: vec![false; workers],
             drained_ms: vec![None; workers],
             events_taken: 0,
+            settling: vec![Vec::new(); workers],
             answers: Vec::new(),
             ended: Vec::new(),
             records: BTreeMap::new(),
@@ -270,7 +273,7 @@ impl Model {
         self.batch += 1;
         self.unrelieved[worker] = true;
         for _ in 0..RING_ENTRIES_PER_TURN {
-            let Some(parcel) = self.next_parcel(worker) else {
+            let Some((from, parcel)) = self.next_parcel(worker) else {
                 self.unrelieved[worker] = false;
                 break;
             };
@@ -283,6 +286,12 @@ impl Model {
                     let count = self.deliver(worker, &event, None);
                     self.answers.push((call, worker, Answer::Count(count)));
                 }
+                Parcel::Command(Act::Settle, call) => {
+                    self.publish(worker);
+                    let others = (0..self.plan.workers).filter(|from| *from != worker);
+                    let ahead = others.map(|from| (from, self.depth(from, worker).1)).collect();
+                    self.settling[worker].push((call, ahead));
+                }
                 Parcel::Command(act, call) => {
                     // What came before it goes out before what comes of it, and that before what comes after it.
                     self.batch += 1;
@@ -292,12 +301,23 @@ impl Model {
                 }
             }
             self.settle(now);
+            self.answer_settled(worker, from);
         }
         self.batch += 1;
         if !self.is_observed() {
             self.retry(now, worker);
         }
         self.settle(now);
+    }
+
+    /// An entry of this ring was taken: those who waited for what stood there before them are answered.
+    fn answer_settled(&mut self, worker: usize, from: usize) {
+        for (_, ahead) in &mut self.settling[worker] {
+            ahead.entry(from).and_modify(|left| *left = left.saturating_sub(1));
+        }
+        for (call, _) in self.settling[worker].extract_if(.., |(_, ahead)| ahead.values().all(|left| *left == 0)) {
+            self.answers.push((call, worker, Answer::Count(0)));
+        }
     }
 
     /// The worker's deadline has come.
@@ -725,7 +745,7 @@ impl Model {
     }
 
     /// The next entry of a worker's rings, in the turns that `Port::pop` takes: sixteen of one, then the next ring.
-    fn next_parcel(&mut self, worker: usize) -> Option<Parcel> {
+    fn next_parcel(&mut self, worker: usize) -> Option<(usize, Parcel)> {
         let participants = self.plan.workers + 1;
         for _ in 0..=participants {
             let (from, entries) = &mut self.turns[worker];
@@ -734,7 +754,7 @@ impl Model {
                 && let Some(parcel) = ring.visible.pop_front()
             {
                 *entries += 1;
-                return Some(parcel);
+                return Some((*from, parcel));
             }
             (*from, *entries) = ((*from + 1) % participants, 0);
         }

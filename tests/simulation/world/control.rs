@@ -58,6 +58,8 @@ pub(super) enum Ask {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stage {
     Turn,
+    /// What was accepted until now is to be delivered first; so many rounds of it are still to come.
+    Settling(u8),
     Stored,
     Pushed,
     Answered,
@@ -71,6 +73,8 @@ struct Call {
     left: VecDeque<(usize, MeshParcel, Parcel)>,
     owed: usize,
     sum: u64,
+    /// Events that had been taken when it began.
+    began: u64,
 }
 
 impl Control {
@@ -94,7 +98,7 @@ impl Control {
     fn begin(&mut self, ask: Ask) {
         self.numbers += 1;
         let stage = if ask.subject().is_some() { Stage::Turn } else { Stage::Stored };
-        self.calls.push(Call { number: self.numbers, ask, stage, left: VecDeque::new(), owed: 0, sum: 0 });
+        self.calls.push(Call { number: self.numbers, ask, stage, left: VecDeque::new(), owed: 0, sum: 0, began: 0 });
     }
 
     /// Nothing else about the same user, token or session may be under way.
@@ -196,10 +200,13 @@ impl World {
             Stage::Turn => {
                 let begins = self.control.may_begin(place);
                 if begins {
-                    self.control.calls[place].stage = Stage::Stored;
+                    let call = &mut self.control.calls[place];
+                    call.stage = if matches!(call.ask, Ask::Restore(_)) { Stage::Settling(2) } else { Stage::Stored };
+                    call.began = self.model.events_taken;
                 }
                 begins
             }
+            Stage::Settling(rounds) => self.settle_on(place, rounds),
             Stage::Stored => {
                 self.table_and_parcels(place);
                 true
@@ -211,6 +218,24 @@ impl World {
             }
             Stage::Answered => false,
         }
+    }
+
+    /// Every worker is asked to settle, and has before anything else comes of the call.
+    fn settle_on(&mut self, place: usize, rounds: u8) -> bool {
+        let call = &self.control.calls[place];
+        if !call.left.is_empty() {
+            return self.push_on(place);
+        }
+        if call.owed > 0 {
+            return false;
+        }
+        if rounds == 0 {
+            self.control.calls[place].stage = Stage::Stored;
+            return true;
+        }
+        self.control.calls[place].stage = Stage::Settling(rounds - 1);
+        self.ask_workers(place, &Act::Settle);
+        true
     }
 
     /// The table is changed, and what the workers must be told is pushed as far as there is room.
@@ -226,7 +251,7 @@ impl World {
             }
             Ask::Restore(one) => {
                 table.lift(one);
-                self.model.table.lift(one);
+                self.model.lift(one, self.control.calls[place].began);
                 Some(Act::Restore(Arc::new(one.clone())))
             }
             Ask::RevokeTokens(one) => {
@@ -267,18 +292,25 @@ impl World {
         self.control.endings.retain(|entry| entry.until_ms() != FOR_EVER);
         self.model.table_changed();
         self.tables_agree();
+        self.control.calls[place].stage = Stage::Pushed;
+        if let Ask::Publish { pipe, event, data, count } = self.control.calls[place].ask.clone() {
+            let parcels = self.event_parcels(place, pipe, event, &data, count);
+            self.push_first(place, parcels);
+        } else if let Some(act) = act {
+            self.ask_workers(place, &act);
+        } else {
+            self.push_first(place, VecDeque::new());
+        }
+    }
+
+    fn ask_workers(&mut self, place: usize, act: &Act) {
         let number = self.control.calls[place].number;
         let mut parcels = VecDeque::new();
-        if let Some(act) = act {
-            for worker in 0..self.workers.len() {
-                let command = self.command(number, worker, act.clone());
-                parcels.push_back((worker, command, Parcel::Command(act.clone(), number)));
-            }
-            self.control.calls[place].owed = self.workers.len();
+        for worker in 0..self.workers.len() {
+            let command = self.command(number, worker, act.clone());
+            parcels.push_back((worker, command, Parcel::Command(act.clone(), number)));
         }
-        if let Ask::Publish { pipe, event, data, count } = self.control.calls[place].ask.clone() {
-            parcels = self.event_parcels(place, pipe, event, &data, count);
-        }
+        self.control.calls[place].owed = self.workers.len();
         self.push_first(place, parcels);
     }
 
@@ -339,7 +371,9 @@ impl World {
         }
         self.make_visible();
         let call = &mut self.control.calls[place];
-        call.stage = if left.is_empty() { Stage::Answered } else { Stage::Pushed };
+        if left.is_empty() && call.stage == Stage::Pushed {
+            call.stage = Stage::Answered;
+        }
         *self.control.done.entry("waited for room").or_default() += u64::from(!left.is_empty());
         let call = &mut self.control.calls[place];
         if let Some((worker, ..)) = left.front() {
@@ -362,7 +396,10 @@ impl World {
         self.control.lines.entry(worker).or_default().pop_front();
         match self.control.calls[place].left.front() {
             Some((next, ..)) => self.control.lines.entry(*next).or_default().push_back(number),
-            None => self.control.calls[place].stage = Stage::Answered,
+            None if self.control.calls[place].stage == Stage::Pushed => {
+                self.control.calls[place].stage = Stage::Answered;
+            }
+            None => {}
         }
         true
     }
