@@ -302,7 +302,9 @@ impl Shard {
             // Asked often enough: it is decided without an answer.
             Decided::Asks(..) => self.judge_pipe(now, slot, pipe, Surface::Subscribe, About::default()),
         };
-        self.settle_subscription(now, slot, (id, pipe), decided, reason);
+        if let Some(name) = self.settle_subscription(now, slot, (id, pipe), decided) {
+            self.tell_unsubscribed(slot, &name, reason);
+        }
         false
     }
 

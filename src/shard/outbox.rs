@@ -166,6 +166,9 @@ struct Queue {
     dirty: bool,
     /// Much waits, and it was not yet given a write.
     pressed: bool,
+    /// Something that may not be left out found no room: the connection is about to be closed, and whatever came after it
+    /// would follow a gap.
+    overflowed: bool,
 }
 
 /// What became of a delivery.
@@ -247,8 +250,12 @@ impl Outbox {
         let queue = self.queue(pool);
         let length = frame.bytes().len();
         let mut outcome = Pushed::Queued;
+        if queue.overflowed {
+            return Pushed::TooSlow;
+        }
         if limit_bytes != 0 && queue.queued_bytes() + length > limit_bytes {
             outcome = queue.make_room(length, limit_bytes, when_slow, &frame);
+            queue.overflowed = outcome == Pushed::TooSlow;
             match outcome {
                 Pushed::TooSlow | Pushed::LeftOut(_) => return outcome,
                 _ => {}
@@ -269,6 +276,7 @@ impl Outbox {
             queue.frames.clear();
             queue.waiting_bytes = 0;
             queue.lags.clear();
+            queue.overflowed = false;
             self.rest(pool);
         }
     }
@@ -331,8 +339,10 @@ impl Outbox {
     /// Gives the queue back if nothing is left to do with it.
     #[inline]
     fn rest(&mut self, pool: &mut Gatherer) {
-        let idle =
-            |queue: &mut Box<Queue>| queue.frames.is_empty() && queue.lags.is_empty() && !queue.sending && !queue.dirty;
+        let idle = |queue: &mut Box<Queue>| {
+            let has_something = !queue.frames.is_empty() || !queue.lags.is_empty();
+            !(has_something || queue.sending || queue.dirty || queue.overflowed)
+        };
         if let Some(queue) = self.0.take_if(idle) {
             pool.give_back(queue);
         }
@@ -549,6 +559,27 @@ mod tests {
         assert!(outbox.0.is_none());
     }
 
+    // A reply that found no room is followed by nothing: not even by what would fit, or fits again.
+    #[test]
+    fn nothing_follows_a_gap_but_the_end() {
+        let mut pool = Gatherer::default();
+        let mut outbox = Outbox::default();
+        let reply = |text: &'static str, pool: &Gatherer| {
+            Frame::other(encode::framed(|out| out.extend_from_slice(text.as_bytes())), &pool.meter)
+        };
+        for when_slow in [WhenSlow::Close, WhenSlow::DropOldest] {
+            assert_eq!(outbox.push(reply("first", &pool), 20, when_slow, &mut pool), Pushed::Queued);
+            assert_eq!(outbox.push(reply("much too long for it", &pool), 20, when_slow, &mut pool), Pushed::TooSlow);
+            assert_eq!(outbox.push(reply("short", &pool), 20, when_slow, &mut pool), Pushed::TooSlow);
+            outbox.push_last(reply("end", &pool), &mut pool);
+            let chunk = outbox.gather(&mut pool).expect("what fitted, and the end");
+            assert_eq!(texts(&chunk), ["first", "end"]);
+            outbox.clear(&mut pool);
+            outbox.sent(&mut pool);
+            assert!(outbox.0.is_none(), "the next one begins anew");
+        }
+    }
+
     #[test]
     fn subscribers_with_the_same_frames_share_one_run() {
         let mut pool = Gatherer::default();
@@ -658,12 +689,13 @@ mod tests {
         let reply = |pool: &Gatherer| Frame::other(vec![0u8; 60], &pool.meter);
         let frame = reply(&pool);
         assert_eq!(outbox.push(frame, 100, WhenSlow::DropOldest, &mut pool), Pushed::Queued);
-        let frame = reply(&pool);
-        assert_eq!(outbox.push(frame, 100, WhenSlow::DropOldest, &mut pool), Pushed::TooSlow);
         let big = event(1, "a", 0, &pool.meter);
         assert_eq!(outbox.push(big, 100, WhenSlow::DropOldest, &mut pool), Pushed::LeftOut(1));
+        let frame = reply(&pool);
+        assert_eq!(outbox.push(frame, 100, WhenSlow::DropOldest, &mut pool), Pushed::TooSlow);
         assert_eq!(outbox.queued_bytes(), 60);
-        assert_eq!(outbox.push(event(1, "a", 1, &pool.meter.clone()), 10, WhenSlow::Close, &mut pool), Pushed::TooSlow);
+        let mut other = Outbox::default();
+        assert_eq!(other.push(event(1, "a", 1, &pool.meter.clone()), 10, WhenSlow::Close, &mut pool), Pushed::TooSlow);
     }
 
     #[test]

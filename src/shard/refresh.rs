@@ -208,6 +208,8 @@ impl Shard {
         let (subscribed, rest): (Vec<_>, Vec<_>) =
             open.grants.resolved().partition(|pipe| open.grants.is_subscribed_to(*pipe));
         self.withdraw(slot, rest);
+        // Told when all is decided: what waits of one that ends is gone before anything is said of another.
+        let mut ended = Vec::new();
         for pipe in subscribed {
             let Some(name) = self.pipes.get(pipe).map(|local| Box::<str>::from(local.global.name())) else { continue };
             match self.decide_subscription(now, slot, &name) {
@@ -216,9 +218,17 @@ impl Shard {
                     self.suspend(slot, pipe);
                     self.recheck(slot, name, reason);
                 }
-                Decided::Settled(decided) => self.settle_subscription(now, slot, (pipe, &name), decided, reason),
+                Decided::Settled(decided) => ended.extend(self.settle_subscription(now, slot, (pipe, &name), decided)),
             }
         }
+        for name in ended {
+            self.tell_unsubscribed(slot, &name, reason);
+        }
+    }
+
+    /// A subscription ended for this reason.
+    pub(super) fn tell_unsubscribed(&mut self, slot: u32, name: &str, reason: &str) {
+        self.send(slot, encode::framed(|out| encode::unsubscribed(out, name, reason)));
     }
 
     /// Decides a live subscription again, or says what the application must be asked before. What is refused without asking
@@ -237,15 +247,15 @@ impl Shard {
         Decided::Settled(decided)
     }
 
-    /// A live subscription was decided again: it goes on with what it may have now, or ends.
+    /// A live subscription was decided again: it goes on with what it may have now, or ends. Returns its name where it ends, for
+    /// the client to be told.
     pub(super) fn settle_subscription(
         &mut self,
         now: Now,
         slot: u32,
         (pipe, name): (PipeId, &str),
         decided: Result<bool, Denied>,
-        reason: &str,
-    ) {
+    ) -> Option<Box<str>> {
         let lasting = match decided {
             Ok(lasting) => lasting,
             Err(denied) => {
@@ -254,13 +264,10 @@ impl Shard {
                 {
                     self.note_refusal(now, slot, refusal, Some(name));
                 }
-                for name in self.withdraw(slot, vec![pipe]) {
-                    self.send(slot, encode::framed(|out| encode::unsubscribed(out, &name, reason)));
-                }
-                return;
+                return self.withdraw(slot, vec![pipe]).pop();
             }
         };
-        let Some(open) = self.open_mut(slot) else { return };
+        let open = self.open_mut(slot)?;
         open.grants.set_rights(pipe, Rights::NONE);
         self.note_right(slot, pipe, Surface::Subscribe, lasting);
         self.see_anew(now, slot, (pipe, name));
@@ -271,6 +278,7 @@ impl Shard {
                 Err(_) => self.stop_watching(slot, pipe),
             }
         }
+        None
     }
 
     /// Nothing is believed of what was decided about this pipe; a watcher's right stays as what is told to it goes by, until

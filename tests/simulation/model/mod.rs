@@ -683,7 +683,8 @@ impl Model {
             return false;
         }
         let may_drop = drops && what.is_event();
-        if !fits && !may_drop {
+        // Once something found no room nothing more is queued: it would follow a gap.
+        if (!fits && !may_drop) || self.too_slow.contains(&client) {
             self.too_slow.push(client);
             return false;
         }

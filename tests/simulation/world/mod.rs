@@ -58,6 +58,8 @@ struct Worker {
     backlog: Vec<usize>,
     /// How often it could not sleep although there was nothing to do.
     restless: u32,
+    /// Entries that it has pushed and taken and messages that it has read when it last wanted to sleep.
+    done: (u64, u64, u64),
     /// When it last looked at its deadline.
     timed_ms: u64,
 }
@@ -131,6 +133,7 @@ impl World {
                 dead: Vec::new(),
                 backlog: Vec::new(),
                 restless: 0,
+                done: (0, 0, 0),
                 timed_ms: 0,
             });
         }

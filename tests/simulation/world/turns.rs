@@ -70,6 +70,12 @@ impl World {
         if worker.shard.has_writes() {
             return;
         }
+        // Whoever moves something on is not restless: it may wait for room anew each time.
+        let counters = worker.shard.port().counters();
+        let done = (counters.pushed, counters.taken, worker.shard.counters().messages_in);
+        if std::mem::replace(&mut worker.done, done) != done {
+            worker.restless = 0;
+        }
         self.model.unrelieved[index] = false;
         if !worker.shard.port().arm() {
             worker.restless = if has_work { 0 } else { worker.restless + 1 };
