@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
 use super::connection::{Closing, Open, State};
+use super::frames::Frame;
 use super::input::Now;
-use super::outbox::Frame;
 use super::output::Output;
 use crate::bounds::CLOSE_WAIT_MS;
 use crate::protocol::codes::CloseCode;

@@ -9,8 +9,9 @@ use super::command::{
     Act, Answer, Command, ConnectionFacts, Member, Members, Person, Settling, Stats, Tell, Who, Within,
 };
 use super::connection::{Open, State};
+use super::frames::Frame;
 use super::input::Now;
-use super::outbox::{Frame, Pushed};
+use super::outbox::Pushed;
 use super::pipes::PipeId;
 use super::revocation::{Restoration, Revocation, Taken, TokenRevocation, Tokens};
 use crate::protocol::codes::CloseCode;

@@ -13,7 +13,7 @@
 //! [`input`] (all that can happen) and [`output`] (all that it can ask for) · `connection` (the life of one) ·
 //! `greeting` and `authorizing` (handshake and admission) · `requests` (what a message does: `charging`, `rights`,
 //! `subscribing`, `publishing`, `calling`, `asking`, `awaiting`, `suspended`) · [`grants`] · [`pipes`] · `delivery` · [`call`] ·
-//! [`presence`] and `attendance` · [`outbox`] and `turns` · `closing` · [`throttle`] and [`rate`] · [`deadlines`].
+//! [`presence`] and `attendance` · [`frames`], [`outbox`] and `turns` · `closing` · [`throttle`] and [`rate`] · [`deadlines`].
 
 pub mod admission;
 mod asking;
@@ -32,6 +32,7 @@ pub mod connection;
 pub mod counters;
 pub mod deadlines;
 mod delivery;
+pub mod frames;
 pub mod grants;
 mod greeting;
 pub mod input;
@@ -68,8 +69,9 @@ use connection::{Greeting, Handle, Open, Slot, Stalled, State};
 use counters::Counters;
 use deadlines::{Deadlines, Wake};
 use delivery::Parcel;
+use frames::{Chunk, Frame};
 use input::{Input, Now};
-use outbox::{Chunk, Frame, Gatherer, Outbox, Pushed};
+use outbox::{Gatherer, Outbox, Pushed};
 use output::Output;
 use people::People;
 use pipes::Pipes;

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use ahash::AHashMap;
 
 use super::Shard;
-use super::outbox::Frame;
+use super::frames::Frame;
 use super::pipes::{PipeId, Wants};
 
 /// The suspended subscriptions of a worker.

@@ -35,8 +35,8 @@ use crate::bounds::{QUEUES_WARNED_PER_S_MAX, RING_ENTRIES_PER_TURN, RING_TURNS_P
 use crate::mesh::port::Port;
 use crate::shard::call::Call;
 use crate::shard::connection::Handle;
+use crate::shard::frames::Chunk;
 use crate::shard::input::{Input, Now};
-use crate::shard::outbox::Chunk;
 use crate::shard::output::Output;
 use crate::shard::record::Record;
 use crate::shard::revocation::Revocation;
