@@ -156,19 +156,29 @@ fn start(settings: Settings, store: Option<&Path>) -> Result<Server, String> {
             drop(attendance);
             ended
         });
-        threads.push(thread.map_err(|error| format!("cannot start worker {worker}: {error}"))?);
+        match thread {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                end_early(control, &audit);
+                return Err(format!("cannot start worker {worker}: {error}"));
+            }
+        }
     }
     drop(ready);
     // Nobody is told that the server listens before every worker does. One that failed has dropped its sender unused.
     if at_work.iter().count() < workers {
         let failure = failure(threads);
-        // The others may have served somebody meanwhile: what is on its way to the disk gets there.
-        control.stop();
-        audit.close();
+        end_early(control, &audit);
         return Err(failure);
     }
     let addresses = Addresses { edge: addresses, control: control.address() };
     Ok(Server { shared, orders, bells, workers: threads, control, audit, addresses })
+}
+
+/// Workers that did start may have served somebody meanwhile: what is on its way to the disk gets there.
+fn end_early(control: Control, audit: &Audit) {
+    control.stop();
+    audit.close();
 }
 
 /// Why one of these threads ends at once, which it is about to do.

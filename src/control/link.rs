@@ -128,6 +128,12 @@ impl Link {
         }
     }
 
+    /// The same of every worker. Those with room are told at once, whatever the others do.
+    pub async fn tell_all(&self, act: &Act) {
+        let command = |worker| (worker, Parcel::Command(Box::new(Command { act: act.clone(), answer: None })));
+        self.send((0..self.workers()).map(command).collect()).await;
+    }
+
     /// Entries waiting in the rings to the workers, in their order.
     pub fn depths(&self) -> Vec<usize> {
         let mut port = self.port();

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ahash::RandomState;
 use tokio::sync::{Mutex, Semaphore, TryAcquireError};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::application::Application;
 use super::audit::Audit;
@@ -36,6 +36,8 @@ const CALLS_MAX: usize = 1024;
 const LINES: usize = 256;
 /// The longest that a revocation of tokens waits for its cut-off to pass (D9).
 const CUT_OFF_WAIT_S: i64 = 2;
+/// The longest that a restore waits for what was accepted before it to be delivered.
+const SETTLE_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a call failed. What is in force all the same is said by the variant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,14 +227,15 @@ impl Service {
             let _turn = inner.turn(&restoration.person.user).await;
             // Without a tenant it means that user id in every tenant (D14): also what was revoked in a named one.
             let named = inner.table().in_named_tenants(&restoration);
-            let (mut outcome, mut late) = (Ok(0), false);
+            let settled = inner.settle().await;
+            let (mut outcome, mut late) = (Ok(0), settled.is_err());
             for one in named.into_iter().chain([restoration]) {
                 let lifted = inner.restore(one, late).await;
                 late |= lifted == Err(Failure::Overloaded);
                 // What went wrong with one is no reason to leave another in force; the first of it is told.
                 outcome = outcome.and(lifted);
             }
-            outcome
+            outcome.and_then(|connections| settled.map(|()| connections))
         })
         .await
     }
@@ -442,6 +445,7 @@ impl Service {
         let restoration = Restoration { person: revocation.person.clone(), taken };
         // The store says in the log where it fails; then it ends once more after the next start.
         let _ = inner.store.write(Change::Lift(restoration.clone())).await;
+        let _ = inner.settle().await;
         inner.table().lift(&restoration);
         let _ = inner.link.count_all(&Act::Restore(Arc::new(restoration))).await;
     }
@@ -517,15 +521,11 @@ impl Inner {
     /// Lifts what this names exactly. With `late` nobody waits for the workers, one of which does not answer: each entry
     /// of a user would wait for it anew.
     async fn restore(&self, restoration: Restoration, late: bool) -> Result<u64, Failure> {
-        let settled = if late { Ok(()) } else { self.settle().await };
         let stored = self.store.write(Change::Lift(restoration.clone())).await;
         self.table().lift(&restoration);
         let act = Act::Restore(Arc::new(restoration));
-        if late || settled.is_err() {
-            for worker in 0..self.link.workers() {
-                self.link.tell(worker, act.clone()).await;
-            }
-            settled?;
+        if late {
+            self.link.tell_all(&act).await;
             return durable(stored).map(|()| 0);
         }
         let connections = self.link.count_all(&act).await?;
@@ -535,11 +535,16 @@ impl Inner {
     /// Returns when every event that any worker had accepted by now is delivered, by what is in force now: whoever is
     /// given a pipe back does not get what was said there meanwhile (INVARIANTS 8). After the first round all of it is in
     /// the rings, after the second it is out of them.
+    ///
+    /// A worker that takes nothing more, or does not answer, holds it up for a bounded time.
     async fn settle(&self) -> Result<(), Failure> {
-        for _ in 0..2 {
-            self.link.count_all(&Act::Settle).await?;
-        }
-        Ok(())
+        let rounds = async {
+            for _ in 0..2 {
+                self.link.count_all(&Act::Settle).await?;
+            }
+            Ok(())
+        };
+        timeout(SETTLE_WAIT, rounds).await.unwrap_or(Err(Late)).map_err(Failure::from)
     }
 
     async fn revoke_tokens(&self, mut revocation: TokenRevocation) -> Result<u64, Failure> {

@@ -25,6 +25,8 @@ type Seen = Arc<StdMutex<Vec<(usize, String)>>>;
 struct Rig {
     service: Service,
     seen: Seen,
+    /// How many entries stood in the table whenever a worker was asked to settle.
+    settled: Arc<StdMutex<Vec<usize>>>,
     workers: Vec<JoinHandle<()>>,
     paused: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
@@ -53,12 +55,14 @@ impl Rig {
         let queues =
             Queues::open(shared.clone(), shelf, audit.clone(), application.clone(), Default::default()).unwrap();
         let service = Service::new(shared.clone(), link.clone(), store, audit, Endings::default(), application, queues);
+        let settled = Arc::<StdMutex<Vec<usize>>>::default();
         let (seen, paused, over) =
             (Seen::default(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let workers = ports.into_iter().enumerate().map(|(worker, port)| {
             let fake = Fake {
                 port,
                 seen: seen.clone(),
+                settled: settled.clone(),
                 paused: paused.clone(),
                 over: over.clone(),
                 shared: shared.clone(),
@@ -67,7 +71,7 @@ impl Rig {
             std::thread::spawn(move || fake.run())
         });
         let workers = workers.collect();
-        Rig { service, seen, workers, paused, over }
+        Rig { service, seen, settled, workers, paused, over }
     }
 
     fn acts(&self, worker: usize) -> Vec<String> {
@@ -83,6 +87,7 @@ impl Rig {
 struct Fake {
     port: Port<Parcel>,
     seen: Seen,
+    settled: Arc<StdMutex<Vec<usize>>>,
     paused: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
     shared: Arc<Shared>,
@@ -101,7 +106,9 @@ impl Fake {
                 Some((_, Parcel::Event { pipe, .. })) => self.note(format!("event {}", pipe.name())),
                 Some((_, Parcel::Command(command))) => {
                     let answer = self.act(&command.act);
-                    command.answer.unwrap()(answer);
+                    if let Some(tell) = command.answer {
+                        tell(answer);
+                    }
                 }
                 #[allow(unreachable_patterns, reason = "parcels between workers do not come from this thread")]
                 Some(_) => {}
@@ -123,7 +130,10 @@ impl Fake {
                 self.note(format!("revoke {:?} {}", one.taken, one.until_ms == FOR_EVER));
                 Answer::Count(EACH)
             }
-            Act::Settle => Answer::Count(0),
+            Act::Settle => {
+                self.settled.lock().unwrap().push(self.shared.revocations.count());
+                Answer::Count(0)
+            }
             Act::Restore(one) => {
                 self.note(format!("restore {:?}", one.taken));
                 Answer::Count(EACH)
@@ -241,6 +251,42 @@ fn a_restore_over_all_tenants_goes_on_where_one_fails() {
     let outcome = wait(rig.service.restore(restoration("ann", "a")));
     assert!(matches!(outcome, Err(Failure::NotDurable(_))), "{outcome:?}");
     assert_eq!((table.count(), rig.acts(0).len()), (0, 3));
+}
+
+// INVARIANTS 8
+#[test]
+fn what_was_said_before_a_restore_is_out_before_the_entry_goes() {
+    let rig = Rig::new(2, 64);
+    wait(async {
+        for tenant in ["red", "blue"] {
+            let person = Person { tenant: Some(tenant.into()), user: "ann".into() };
+            let entry = Revocation { person, ..revocation("ann", "a", FOR_EVER) };
+            rig.service.shared().revocations.insert(Arc::new(entry));
+        }
+        assert!(rig.settled.lock().unwrap().is_empty());
+        rig.service.restore(restoration("ann", "a")).await.unwrap();
+        assert_eq!(*rig.settled.lock().unwrap(), [2, 2, 2, 2], "two rounds for all that it lifts");
+        assert_eq!(rig.service.shared().revocations.count(), 0);
+    });
+}
+
+#[test]
+fn a_restore_is_not_held_up_by_a_worker_that_does_not_answer() {
+    let rig = Rig::new(2, 64);
+    wait(async {
+        rig.service.revoke(revocation("ann", "a", FOR_EVER)).await.unwrap();
+        rig.paused.store(true, Ordering::SeqCst);
+        assert_eq!(rig.service.restore(restoration("ann", "a")).await, Err(Failure::Overloaded));
+        assert_eq!(rig.revoked("ann"), 0);
+        rig.paused.store(false, Ordering::SeqCst);
+        // It is on its way, and what comes after it stays behind it.
+        rig.service.revoke(revocation("ann", "a", FOR_EVER)).await.unwrap();
+        for worker in 0..2 {
+            let acts = rig.acts(worker);
+            assert_eq!(acts.len(), 3, "{acts:?}");
+            assert!(acts[1].starts_with("restore") && acts[2].starts_with("revoke"), "{acts:?}");
+        }
+    });
 }
 
 /// Many revocations and restorations of one entry at once: whatever comes last, everybody agrees on it.

@@ -302,8 +302,9 @@ impl Shard {
             // Asked often enough: it is decided without an answer.
             Decided::Asks(..) => self.judge_pipe(now, slot, pipe, Surface::Subscribe, About::default()),
         };
-        if let Some(name) = self.settle_subscription(now, slot, (id, pipe), decided) {
-            self.tell_unsubscribed(slot, &name, reason);
+        match self.settle_subscription(now, slot, (id, pipe), decided) {
+            Some(name) => self.tell_unsubscribed(slot, &name, reason),
+            None => self.release(slot, id),
         }
         false
     }

@@ -197,7 +197,9 @@ impl Outbox {
     /// whatever is queued next.
     pub fn note_left_out(&mut self, pipe: u64, name: &str, events: u32, pool: &mut Gatherer) {
         let queue = self.queue(pool);
-        queue.lag_of(pipe, queue.frames.len(), events, || name.into());
+        if !queue.overflowed {
+            queue.lag_of(pipe, queue.frames.len(), events, || name.into());
+        }
     }
 
     /// Takes the next write, or nothing: the queue is empty or a write is under way.

@@ -208,8 +208,8 @@ impl Shard {
         let (subscribed, rest): (Vec<_>, Vec<_>) =
             open.grants.resolved().partition(|pipe| open.grants.is_subscribed_to(*pipe));
         self.withdraw(slot, rest);
-        // Told when all is decided: what waits of one that ends is gone before anything is said of another.
-        let mut ended = Vec::new();
+        // Told when all is decided: what waits of one that ends is gone before anything is said or sent of another.
+        let (mut ended, mut lasting) = (Vec::new(), Vec::new());
         for pipe in subscribed {
             let Some(name) = self.pipes.get(pipe).map(|local| Box::<str>::from(local.global.name())) else { continue };
             match self.decide_subscription(now, slot, &name) {
@@ -218,8 +218,14 @@ impl Shard {
                     self.suspend(slot, pipe);
                     self.recheck(slot, name, reason);
                 }
-                Decided::Settled(decided) => ended.extend(self.settle_subscription(now, slot, (pipe, &name), decided)),
+                Decided::Settled(decided) => match self.settle_subscription(now, slot, (pipe, &name), decided) {
+                    Some(name) => ended.push(name),
+                    None => lasting.push(pipe),
+                },
             }
+        }
+        for pipe in lasting {
+            self.release(slot, pipe);
         }
         for name in ended {
             self.tell_unsubscribed(slot, &name, reason);
@@ -248,7 +254,7 @@ impl Shard {
     }
 
     /// A live subscription was decided again: it goes on with what it may have now, or ends. Returns its name where it ends, for
-    /// the client to be told.
+    /// the client to be told; otherwise what was kept for it is to be released.
     pub(super) fn settle_subscription(
         &mut self,
         now: Now,
@@ -271,7 +277,6 @@ impl Shard {
         open.grants.set_rights(pipe, Rights::NONE);
         self.note_right(slot, pipe, Surface::Subscribe, lasting);
         self.see_anew(now, slot, (pipe, name));
-        self.release(slot, pipe);
         if self.is_watching(slot, pipe) {
             match self.judge_pipe(now, slot, name, Surface::Presence, About::default()) {
                 Ok(lasting) => self.note_right(slot, pipe, Surface::Presence, lasting),
