@@ -33,6 +33,8 @@ pub const BATCH_PIPES_MAX: usize = 256;
 pub const EVENT_LIST_MAX: usize = 64;
 /// Nesting of a client's JSON. Deeper: `INVALID`.
 pub const JSON_DEPTH_MAX: usize = 128;
+/// Bytes of a token. Longer: refused before it is decoded.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a user, tenant, organisation, team, role, session or token id. Longer: the answer is malformed.
 pub const IDENTITY_BYTES_MAX: usize = 256;
 /// Bytes of a display name, or of the name of a feature. Longer: the answer is malformed.

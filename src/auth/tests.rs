@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::claims::Malformed;
 use super::decision::{Decision, Rights};
-use super::token::{EXPIRES_AT_MS_MAX, TOKEN_BYTES_MAX, TokenError, Verifier, mint, sign};
-use crate::bounds::{GRANTS_MAX, JSON_DEPTH_MAX};
+use super::token::{EXPIRES_AT_MS_MAX, TokenError, Verifier, mint, sign};
+use crate::bounds::{GRANTS_MAX, JSON_DEPTH_MAX, TOKEN_BYTES_MAX};
 use crate::config::{KeySource, TokenSettings};
 
 mod claims;

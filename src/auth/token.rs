@@ -21,10 +21,9 @@ use super::claims::{self, Fields, IdentityFields, Malformed, Slot, optional};
 use super::decision::Decision;
 use super::jwks::{FetchedKeys, KeySet, Unfit};
 use super::key::Key;
+use crate::bounds::TOKEN_BYTES_MAX;
 use crate::config::{KeySource, TokenSettings};
 
-/// Bytes of a token. Longer: refused before it is decoded.
-pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// The latest `expires_at_ms` that is told, the largest integer that every JSON reader holds. A later `exp` means this.
 pub const EXPIRES_AT_MS_MAX: u64 = (1 << 53) - 1;
 

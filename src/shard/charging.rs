@@ -24,6 +24,16 @@ impl Shard {
         })
     }
 
+    /// The answer to a ping of ours costs nothing: whoever does no more than it must is over no rate. Any other pong does.
+    pub(super) fn pong(&mut self, now: Now, slot: u32, bytes: usize) -> Flow {
+        let is_answer = bytes == 0 && self.open_mut(slot).is_some_and(|open| std::mem::take(&mut open.owes_pong));
+        if is_answer {
+            self.count_in(bytes);
+            return Flow::Next;
+        }
+        self.control(now, slot, bytes)
+    }
+
     /// Counts a control frame, which was served already, against the rates of messages and bytes.
     pub(super) fn control(&mut self, now: Now, slot: u32, bytes: usize) -> Flow {
         // It may lie within a message that is charged piece by piece, and leaves that as it is.

@@ -128,6 +128,8 @@ pub(super) struct Open {
     pub ping_at_ms: u64,
     /// A ping was sent and nothing came since.
     pub awaits_pong: bool,
+    /// A ping was sent whose pong has not come.
+    pub owes_pong: bool,
     pub steady: Steady,
     /// What it carries only at times.
     pub burden: Option<Box<Burden>>,

@@ -343,6 +343,7 @@ impl Shard {
             told_expiring: false,
             ping_at_ms,
             awaits_pong: false,
+            owes_pong: false,
             steady: Default::default(),
             burden: None,
             rare: None,

@@ -133,7 +133,7 @@ impl Shard {
     fn item(&mut self, now: Now, slot: u32, item: Item<'_>) -> Flow {
         match item {
             Item::Text(text) => self.message(now, slot, text),
-            Item::Pong(payload) => self.control(now, slot, payload.len()),
+            Item::Pong(payload) => self.pong(now, slot, payload.len()),
             Item::Ping(payload) => {
                 let mut bytes = Vec::with_capacity(2 + payload.len());
                 frame::append_server_frame(&mut bytes, frame::opcode::PONG, payload);
@@ -222,6 +222,7 @@ impl Shard {
         if ms >= open.ping_at_ms {
             open.ping_at_ms = ms + ping_ms;
             open.awaits_pong = open.held().is_none();
+            open.owes_pong = true;
             self.counters.pings += 1;
             let mut bytes = Vec::with_capacity(2);
             frame::append_server_frame(&mut bytes, frame::opcode::PING, &[]);

@@ -150,6 +150,35 @@ fn an_excess_that_lasts_is_closed() {
     assert_eq!(server.counter("closed[4429]"), 1);
 }
 
+// C2 counts messages: a pong that we asked for is none of the client's wishes.
+#[test]
+fn whoever_only_answers_pings_is_over_no_rate() {
+    let limits = "message = { per_s = 0.1, burst = 2 }\nthrottle_s = 1\n";
+    let server = Server::start(&format!("[edge]\nping_s = 1\n[limits]\n{limits}"));
+    let mut ann = Client::connect(server.address, &token("ann", ALL));
+    let until = Instant::now() + Duration::from_millis(6_500);
+    while Instant::now() < until {
+        assert_eq!(ann.hear_for(Duration::from_millis(50)), None);
+    }
+    assert!(ann.pings >= 4, "{} pings", ann.pings);
+    for id in 0..2 {
+        ann.send(json!({"type": "ping", "id": id}));
+    }
+    assert_eq!(outcomes(&mut ann, 2).ok, [0, 1], "its bucket is full");
+    // Nobody asked for these.
+    for _ in 0..20 {
+        ann.raw.send(frame(0x8A, ""));
+    }
+    let (code, _) = loop {
+        match ann.hear() {
+            Message::Json(_) => {}
+            Message::Close(code, reason) => break (code, reason),
+            Message::End => panic!("the stream ended without a close frame"),
+        }
+    };
+    assert_eq!(code, Some(4429));
+}
+
 // C31
 #[test]
 fn without_throttle_time_the_first_refusal_closes() {
