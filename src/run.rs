@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -69,10 +70,13 @@ pub fn run(
 ) -> ExitCode {
     match start(settings, store) {
         Ok(server) => {
-            started(&server.shared, &server.addresses);
-            tracing::info!("server API on {}", server.addresses.control);
-            for address in &server.addresses.edge {
-                tracing::info!("listening on {address}");
+            // Nobody is told that the server listens before every worker does. Why one does not is said where it is waited for.
+            if server.all_serve() {
+                started(&server.shared, &server.addresses);
+                tracing::info!("server API on {}", server.addresses.control);
+                for address in &server.addresses.edge {
+                    tracing::info!("listening on {address}");
+                }
             }
             server.supervise(reload)
         }
@@ -89,6 +93,8 @@ struct Server {
     orders: Arc<Orders>,
     bells: Vec<Arc<EventFd>>,
     workers: Vec<JoinHandle<io::Result<()>>>,
+    /// Each worker says once that it serves, or drops its sender unused.
+    serving: Receiver<()>,
     control: Control,
     audit: Audit,
     addresses: Addresses,
@@ -133,7 +139,7 @@ fn start(settings: Settings, store: Option<&Path>) -> Result<Server, String> {
     let clock = Clock::start();
     let cpus = allowed_cpus();
     let mut threads = Vec::with_capacity(workers);
-    let (ready, at_work) = std::sync::mpsc::sync_channel(workers);
+    let (ready, serving) = sync_channel(workers);
     for (worker, (port, listeners)) in ports.into_iter().zip(listeners).enumerate() {
         let parts = Parts {
             shared: shared.clone(),
@@ -159,42 +165,23 @@ fn start(settings: Settings, store: Option<&Path>) -> Result<Server, String> {
         match thread {
             Ok(thread) => threads.push(thread),
             Err(error) => {
-                end_early(control, &audit);
+                // Those that did start may have served somebody meanwhile: what is on its way to the disk gets there.
+                control.stop();
+                audit.close();
                 return Err(format!("cannot start worker {worker}: {error}"));
             }
         }
     }
-    drop(ready);
-    // Nobody is told that the server listens before every worker does. One that failed has dropped its sender unused.
-    if at_work.iter().count() < workers {
-        let failure = failure(threads);
-        end_early(control, &audit);
-        return Err(failure);
-    }
     let addresses = Addresses { edge: addresses, control: control.address() };
-    Ok(Server { shared, orders, bells, workers: threads, control, audit, addresses })
-}
-
-/// Workers that did start may have served somebody meanwhile: what is on its way to the disk gets there.
-fn end_early(control: Control, audit: &Audit) {
-    control.stop();
-    audit.close();
-}
-
-/// Why one of these threads ends at once, which it is about to do.
-fn failure(mut workers: Vec<JoinHandle<io::Result<()>>>) -> String {
-    loop {
-        match workers.iter().position(JoinHandle::is_finished) {
-            Some(place) => match workers.swap_remove(place).join() {
-                Ok(Err(error)) => return format!("a worker failed: {error}"),
-                Ok(Ok(())) | Err(_) => return "a worker ended before it began".to_owned(),
-            },
-            None => std::thread::sleep(Duration::from_millis(1)),
-        }
-    }
+    Ok(Server { shared, orders, bells, workers: threads, serving, control, audit, addresses })
 }
 
 impl Server {
+    /// Whether every worker serves; waits until each does or has failed.
+    fn all_serve(&self) -> bool {
+        self.serving.iter().count() == self.workers.len()
+    }
+
     /// Waits for signals and for the workers.
     fn supervise(mut self, mut reload: impl FnMut() -> Option<Config>) -> ExitCode {
         let mut draining = false;
