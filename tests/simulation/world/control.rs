@@ -61,8 +61,7 @@ enum Stage {
     /// What was accepted until now is to be delivered first; so many rounds of it are still to come.
     Settling(u8),
     Stored,
-    Pushed,
-    Answered,
+    Asked,
 }
 
 struct Call {
@@ -196,7 +195,14 @@ impl World {
     }
 
     fn call_goes_on(&mut self, place: usize) -> bool {
-        match self.control.calls[place].stage {
+        let call = &self.control.calls[place];
+        if !call.left.is_empty() {
+            return self.push_on(place);
+        }
+        if call.owed > 0 {
+            return false;
+        }
+        match call.stage {
             Stage::Turn => {
                 let begins = self.control.may_begin(place);
                 if begins {
@@ -206,36 +212,24 @@ impl World {
                 }
                 begins
             }
-            Stage::Settling(rounds) => self.settle_on(place, rounds),
+            Stage::Settling(0) => {
+                self.control.calls[place].stage = Stage::Stored;
+                true
+            }
+            Stage::Settling(rounds) => {
+                self.control.calls[place].stage = Stage::Settling(rounds - 1);
+                self.ask_workers(place, &Act::Settle);
+                true
+            }
             Stage::Stored => {
                 self.table_and_parcels(place);
                 true
             }
-            Stage::Pushed => self.push_on(place),
-            Stage::Answered if self.control.calls[place].owed == 0 => {
+            Stage::Asked => {
                 self.acknowledge(place);
                 true
             }
-            Stage::Answered => false,
         }
-    }
-
-    /// Every worker is asked to settle, and has before anything else comes of the call.
-    fn settle_on(&mut self, place: usize, rounds: u8) -> bool {
-        let call = &self.control.calls[place];
-        if !call.left.is_empty() {
-            return self.push_on(place);
-        }
-        if call.owed > 0 {
-            return false;
-        }
-        if rounds == 0 {
-            self.control.calls[place].stage = Stage::Stored;
-            return true;
-        }
-        self.control.calls[place].stage = Stage::Settling(rounds - 1);
-        self.ask_workers(place, &Act::Settle);
-        true
     }
 
     /// The table is changed, and what the workers must be told is pushed as far as there is room.
@@ -292,7 +286,7 @@ impl World {
         self.control.endings.retain(|entry| entry.until_ms() != FOR_EVER);
         self.model.table_changed();
         self.tables_agree();
-        self.control.calls[place].stage = Stage::Pushed;
+        self.control.calls[place].stage = Stage::Asked;
         if let Ask::Publish { pipe, event, data, count } = self.control.calls[place].ask.clone() {
             let parcels = self.event_parcels(place, pipe, event, &data, count);
             self.push_first(place, parcels);
@@ -370,10 +364,6 @@ impl World {
             }
         }
         self.make_visible();
-        let call = &mut self.control.calls[place];
-        if left.is_empty() && call.stage == Stage::Pushed {
-            call.stage = Stage::Answered;
-        }
         *self.control.done.entry("waited for room").or_default() += u64::from(!left.is_empty());
         let call = &mut self.control.calls[place];
         if let Some((worker, ..)) = left.front() {
@@ -394,12 +384,8 @@ impl World {
         }
         self.make_visible();
         self.control.lines.entry(worker).or_default().pop_front();
-        match self.control.calls[place].left.front() {
-            Some((next, ..)) => self.control.lines.entry(*next).or_default().push_back(number),
-            None if self.control.calls[place].stage == Stage::Pushed => {
-                self.control.calls[place].stage = Stage::Answered;
-            }
-            None => {}
+        if let Some((next, ..)) = self.control.calls[place].left.front() {
+            self.control.lines.entry(*next).or_default().push_back(number);
         }
         true
     }
