@@ -134,12 +134,7 @@ impl IdentityFields<'_> {
     /// [`Malformed::Field`] for the first field that is not as [`Identity`] wants it.
     pub fn identity(&self, user: &str) -> Result<Identity, Malformed> {
         let role = optional(self.role, "role", id)?;
-        let mut roles: Vec<Box<str>> = role.iter().cloned().collect();
-        for further in optional(self.roles, "roles", |raw, field| list(raw, field, is_id))?.unwrap_or_default() {
-            if !roles.contains(&further) {
-                roles.push(further);
-            }
-        }
+        let roles = optional(self.roles, "roles", |raw, field| list(raw, field, is_id))?.unwrap_or_default();
         let name = optional(self.name, "name", |raw, field| string(raw, field, is_label))?;
         let team = optional(self.team, "team", id)?;
         let tenant = optional(self.tenant, "tenant", id)?;

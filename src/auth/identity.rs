@@ -42,10 +42,14 @@ const ROLES: u8 = 1 << 5;
 const FEATURES: u8 = 1 << 6;
 
 impl Identity {
-    /// Of these texts. A `role` that is not the first of `roles` becomes it.
+    /// Of these texts. A `role` that is not the first of `roles` becomes it, and one that is there twice is kept once.
     pub fn new(profile: &Profile<'_>) -> Identity {
-        let further = profile.roles.iter().copied().filter(|role| profile.role != Some(*role));
-        let roles: Vec<&str> = profile.role.into_iter().chain(further).collect();
+        let mut roles = Vec::new();
+        for role in profile.role.iter().chain(&profile.roles) {
+            if !roles.contains(role) {
+                roles.push(*role);
+            }
+        }
         let texts = [
             (TENANT, profile.tenant),
             (NAME, profile.name),

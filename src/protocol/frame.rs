@@ -126,12 +126,7 @@ impl Reader {
         }
     }
 
-    /// Whether nothing is kept.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
-    /// Memory held for what is unfinished, in bytes.
+    /// Memory held for what is unfinished, in bytes; 0: nothing is.
     pub fn kept_bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |assembly| size_of::<Assembly>() + assembly.capacity())
     }

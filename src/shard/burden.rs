@@ -54,7 +54,7 @@ impl Burden {
             revoked,
             buckets,
         } = self;
-        reader.is_empty()
+        reader.kept_bytes() == 0
             && (*unfinished_since_ms, *unfinished_bytes, *charged_bytes) == (0, 0, 0)
             && held.is_none()
             && throttle.is_none()

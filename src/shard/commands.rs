@@ -91,13 +91,12 @@ impl Shard {
         let workers = self.shared.loads.len();
         let ahead = (0..workers).map(|source| self.port.inbound_depth(source)).collect();
         self.settling.push(Settling { ahead, answer });
-        self.settled(None);
     }
 
-    /// An entry of this ring was dealt with: answers those who waited for no more than that.
-    pub(super) fn settled(&mut self, source: Option<usize>) {
+    /// An entry of this ring was dealt with, be it the request to settle: answers those who wait for no more than that.
+    pub(super) fn settled(&mut self, source: usize) {
         for one in &mut self.settling {
-            if let Some(ahead) = source.and_then(|source| one.ahead.get_mut(source)) {
+            if let Some(ahead) = one.ahead.get_mut(source) {
                 *ahead = ahead.saturating_sub(1);
             }
         }

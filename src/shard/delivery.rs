@@ -57,7 +57,7 @@ impl Shard {
                 self.close_too_slow(now);
             }
             if !self.settling.is_empty() {
-                self.settled(Some(source));
+                self.settled(source);
             }
         }
         self.next_rechecks(now);

@@ -45,7 +45,7 @@ impl Explicit {
             let [head, length, tail @ ..] = rest else { return None };
             let (name, next) = tail.split_at_checked(usize::from(*length))?;
             rest = next;
-            Some((std::str::from_utf8(name).ok()?, rights_of(*head)))
+            Some((std::str::from_utf8(name).ok()?, Rights::from_bits(*head)))
         })
     }
 
@@ -58,18 +58,14 @@ impl Explicit {
             rest = next;
             if head & PATTERN == 0 {
                 if granted == name.as_bytes() {
-                    return rights_of(*head);
+                    return Rights::from_bits(*head);
                 }
             } else if std::str::from_utf8(granted).is_ok_and(|pattern| names::pattern_matches(pattern, name)) {
-                union = union.union(rights_of(*head));
+                union = union.union(Rights::from_bits(*head));
             }
         }
         union
     }
-}
-
-fn rights_of(head: u8) -> Rights {
-    Rights::from_bits(head & !PATTERN)
 }
 
 /// An index of the table.

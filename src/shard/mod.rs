@@ -10,11 +10,11 @@
 //! [`Input::Time`]. Before sleeping, hand what was pushed to other workers over with [`Shard::publish`].
 //!
 //! # Reading order
-//! [`input`] (all that can happen) and [`output`] (all that it can ask for) · `connection` (the life of one), `burden` and `rare` (what it
-//! has only at times) ·
-//! `greeting` and `authorizing` (handshake and admission) · `requests` (what a message does: `charging`, `rights`,
-//! `subscribing`, `publishing`, `calling`, `asking`, `awaiting`, `suspended`) · [`grants`] · [`pipes`] · `delivery` · [`call`] ·
-//! [`presence`] and `attendance` · [`frames`], [`outbox`] and `turns` · `closing` · [`throttle`] and [`rate`] · [`deadlines`].
+//! [`input`] (all that can happen) and [`output`] (all that it can ask for) · `connection` (the life of one), `burden` and
+//! `rare` (what it has only at times) · `greeting` and `authorizing` (handshake and admission) · `requests` (what a message
+//! does: `charging`, `rights`, `subscribing`, `publishing`, `calling`, `asking`, `awaiting`, `suspended`) · [`grants`] ·
+//! [`pipes`] · `delivery` · [`call`] · [`presence`] and `attendance` · [`frames`], [`outbox`] and `turns` · `closing` ·
+//! [`throttle`] and [`rate`] · [`deadlines`].
 
 pub mod admission;
 mod asking;

@@ -93,7 +93,7 @@ impl Shard {
     fn keep_reader(&mut self, now: Now, slot: u32, reader: Reader, kept_before: usize, began_here: bool) {
         let kept = reader.kept_bytes();
         let Some(open) = self.open_mut(slot) else { return };
-        if reader.is_empty() && open.burden.is_none() {
+        if kept == 0 && open.burden.is_none() {
             // Nothing was kept before either: it lay in the burden.
             return;
         }
